@@ -1,0 +1,168 @@
+"""`async_session_scope`."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
+
+from ._cleanup import Run, leave
+from ._finish import raise_in_place
+from ._opening import Flavour, begin_savepoint
+from ._outcome import ExceptionTypes, decide
+from ._scope import Scope, T
+
+AS = TypeVar("AS", bound=AsyncSession)
+
+AsyncEngineBind = (
+    AsyncEngine
+    | AsyncConnection
+    | None
+    | Callable[[], AsyncEngine | AsyncConnection | None]
+)
+AsyncSessionmakerBind = (
+    async_sessionmaker[AS] | Callable[[], async_sessionmaker[AS] | None]
+)
+
+ASYNC = Flavour(
+    engine=AsyncEngine,
+    connection=AsyncConnection,
+    sessionmaker=async_sessionmaker,
+    session=AsyncSession,
+    session_options={"close_resets_only": False, "expire_on_commit": False},
+)
+
+
+class async_session_scope(Scope[T]):
+    """Hold an async session for one block, and end its transaction with the block.
+
+    The counterpart of :class:`safesession.session_scope` for ``async with``: the same
+    arguments, the same promises and the same exit.
+
+    .. code-block:: python
+
+        async with async_session_scope(async_engine) as session:
+            session.add(Order(...))
+
+    The exit runs to its end when the task is cancelled meanwhile, and the cancellation
+    is raised after it.
+
+    Args:
+        bind: An async engine, an async connection, an async_sessionmaker, or a callable
+            that returns one of these when the scope is entered; or an async session,
+            for a SAVEPOINT. The sessions of an engine or a connection do not expire on
+            commit; an async_sessionmaker's own settings stand.
+        class_: The session class for an engine or a connection, such as
+            ``sqlmodel.ext.asyncio.session.AsyncSession``.
+            Default: :class:`sqlalchemy.ext.asyncio.AsyncSession`.
+        commit_on: An exception type, or a tuple of them, after which the work is
+            committed all the same, before the exception leaves. Default: none.
+        missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
+            session, and a warning in the log. Default: ``False``.
+
+    Raises:
+        InvalidArgument: An argument is of the wrong kind. Raised by the call, before
+            anything is opened; for what a callable returns, on entering.
+        EngineNotConfigured: On entering, if the bind is ``None``.
+        ScopeMisuse: If the scope is entered twice, or left without being entered.
+        sqlalchemy.exc.PendingRollbackError: On leaving a block that caught the error
+            of a failed flush and ended normally: nothing of it could be committed.
+
+    Needs the extra ``safesession[asyncio]``.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ()
+
+    _flavour = ASYNC
+
+    @overload
+    def __init__(
+        self: "async_session_scope[AsyncSession]",
+        bind: AsyncEngineBind,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "async_session_scope[AS]",
+        bind: AsyncEngineBind,
+        *,
+        class_: type[AS],
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "async_session_scope[AS]",
+        bind: AsyncSessionmakerBind[AS] | AS,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "async_session_scope[AsyncSession | None]",
+        bind: AsyncEngineBind,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "async_session_scope[AS | None]",
+        bind: AsyncEngineBind,
+        *,
+        class_: type[AS],
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "async_session_scope[AS | None]",
+        bind: AsyncSessionmakerBind[AS] | AS,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    def __init__(
+        self,
+        bind: Any,
+        *,
+        class_: type[AsyncSession] | None = None,
+        commit_on: ExceptionTypes = (),
+        missing_ok: bool = False,
+    ) -> None:
+        super().__init__(bind, class_, commit_on, missing_ok)
+
+    async def __aenter__(self) -> T:
+        if self._enter():
+            self._savepoint = await self._session.run_sync(begin_savepoint)
+        return self._session  # type: ignore[no-any-return]
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        session = self._leave()
+        if session is None:
+            return
+        outcome = decide(error, self._commit_on)
+        run = in_greenlet(session)
+        raise_in_place(
+            await leave(session.sync_session, self._savepoint, outcome, error, run)
+        )
+
+
+def in_greenlet(session: AsyncSession) -> Run:
+    """Return a way to run the exit of `session` where SQLAlchemy can await."""
+    return lambda work: session.run_sync(lambda _: work())

@@ -1,0 +1,159 @@
+"""Carry the decision out on a session: commit, rollback, close, invalidate."""
+
+from collections.abc import Callable, Collection
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, SessionTransaction
+
+from ._outcome import Outcome
+from ._report import report
+
+# SQLAlchemy 2.1.7 made public what sessions have held all along.
+_HAS_CONNECTIONS = hasattr(SessionTransaction, "connections")
+
+
+def finish(
+    session: Session,
+    savepoint: SessionTransaction | None,
+    outcome: Outcome,
+    error: BaseException | None,
+) -> BaseException | None:
+    """End the savepoint, or end the transaction of the session and close it.
+
+    Return the exception to raise in place of `error`, or ``None`` where `error` (or
+    nothing) is to leave. It is returned and not raised so that it crosses greenlets,
+    tasks and threads as it is.
+    """
+    unit = _Root(session) if savepoint is None else _Savepoint(session, savepoint)
+    cleanup = _Cleanup(error)
+    if unit.is_open():
+        committed = outcome is Outcome.COMMIT and cleanup.attempt("commit", unit.commit)
+        if not committed and not cleanup.attempt("rollback", unit.rollback):
+            cleanup.attempt("invalidate", unit.invalidate)
+    if savepoint is None and not cleanup.attempt("close", session.close):
+        cleanup.attempt("invalidate", session.invalidate)
+    return cleanup.replacement
+
+
+def raise_in_place(failure: BaseException | None) -> None:
+    """Raise what `finish` returned, if anything, with the context it has."""
+    if failure is None:
+        return
+    context = failure.__context__
+    try:
+        raise failure
+    finally:
+        # The raise has made the exception being handled its context.
+        set_context(failure, context)
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Set `__context__`, also on an exception that refuses attributes."""
+    BaseException.__setattr__(error, "__context__", context)
+
+
+def needs_io(session: Session, outcome: Outcome) -> bool:
+    """Tell whether `finish` has to talk to a database."""
+    if not session.in_transaction():
+        return False
+    return outcome is Outcome.COMMIT or bool(_connections(session))
+
+
+class _Cleanup:
+    """The steps of one exit, and the exception that leaves the scope after them."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = self._leaving = error
+
+    @property
+    def replacement(self) -> BaseException | None:
+        return None if self._leaving is self._error else self._leaving
+
+    def attempt(self, step: str, action: Callable[[], None]) -> bool:
+        """Run one step; return whether it succeeded."""
+        try:
+            action()
+        except BaseException as failure:
+            self._take(step, failure)
+            return False
+        return True
+
+    def _take(self, step: str, failure: BaseException) -> None:
+        leaving = self._leaving
+        if failure is leaving:
+            return
+        if not isinstance(failure, Exception):
+            # A KeyboardInterrupt, a SystemExit, a cancellation: not to be held back.
+            if leaving is not None:
+                set_context(failure, leaving)
+            self._leaving = failure
+        elif step == "commit" and leaving is None:
+            self._leaving = failure
+        else:
+            report(step, failure, leaving)
+
+
+class _Root:
+    """The transaction of a session, with whatever savepoints are open in it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.is_open = session.in_transaction
+        self.commit = session.commit
+        self.invalidate = session.invalidate
+
+    def rollback(self) -> None:
+        session = self._session
+        while (nested := session.get_nested_transaction()) is not None:
+            nested.rollback()
+        # Session.rollback() hands the connection back to the pool whether or not the
+        # ROLLBACK worked, and sends none after a failed COMMIT. So the driver is asked
+        # first, while the connection can still be invalidated. A two-phase transaction
+        # has a ROLLBACK of its own, and so has a savepoint that the session has joined.
+        for connection in () if session.twophase else _connections(session):
+            if not connection.invalidated and not connection.in_nested_transaction():
+                connection.dialect.do_rollback(connection.connection)
+        session.rollback()
+
+
+class _Savepoint:
+    """A savepoint in a session that stays open."""
+
+    def __init__(self, session: Session, savepoint: SessionTransaction) -> None:
+        self._session = session
+        self._savepoint = savepoint
+        self.commit = savepoint.commit
+
+    def is_open(self) -> bool:
+        nested = self._session.get_nested_transaction()
+        while nested is not None and nested is not self._savepoint:
+            nested = nested.parent
+        return nested is not None
+
+    def rollback(self) -> None:
+        # SQLAlchemy sends no ROLLBACK TO after a RELEASE that failed.
+        lost = any(map(_failed_to_release, _connections(self._session)))
+        self._savepoint.rollback()
+        if lost:
+            self.invalidate()
+
+    def invalidate(self) -> None:
+        """Leave nothing of the savepoint for the outer transaction to commit."""
+        for connection in _connections(self._session):
+            connection.invalidate()
+
+
+def _failed_to_release(connection: Connection) -> bool:
+    nested = connection.get_nested_transaction()
+    return nested is not None and not nested.is_active
+
+
+def _connections(session: Session) -> Collection[Connection]:
+    """Return the connections that the session's transaction has checked out."""
+    transaction = session.get_transaction()
+    if transaction is None:
+        return ()
+    if _HAS_CONNECTIONS:
+        return transaction.connections
+    checked_out = transaction._connections
+    return {key for key in checked_out if isinstance(key, Connection)}

@@ -1,0 +1,208 @@
+"""A bind, however given, becomes a fresh session or a clear error."""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+from sqlalchemy.pool import SingletonThreadPool
+
+from .errors import EngineNotConfigured, InvalidArgument
+
+logger = logging.getLogger("safesession")
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """The classes of SQLAlchemy that go together, sync or async."""
+
+    engine: type
+    connection: type
+    sessionmaker: type
+    session: type
+    session_options: Mapping[str, Any]
+
+
+SYNC = Flavour(
+    engine=Engine,
+    connection=Connection,
+    sessionmaker=sessionmaker,
+    session=Session,
+    session_options={"close_resets_only": False},
+)
+
+
+@dataclass(slots=True)
+class Opening:
+    """How `call` was asked to open sessions."""
+
+    call: str
+    flavour: Flavour
+    class_: type | None
+    missing_ok: bool
+    crosses_threads: bool = False
+
+    def on(self, bind: Any) -> Callable[[], Any]:
+        """Return a callable that opens a session on `bind`, or returns ``None``.
+
+        Whatever can be refused without calling anything is refused here.
+        """
+        self._check_class()
+        open_session = self._on_resolved(bind)
+        if open_session is not None:
+            return open_session
+        if _is_plain_callable(bind):
+            return partial(self._on_callable, bind)
+        raise self._wrong_bind(bind)
+
+    def refuse_class_beside(self, bind: object) -> None:
+        """Raise where `class_` was given beside a bind that settles it."""
+        if self.class_ is not None:
+            raise InvalidArgument(
+                f"{self.call}() got class_ beside {_given(bind)}, which settles the "
+                "session class itself. Leave class_ out, or pass the engine as bind."
+            )
+
+    def _on_resolved(self, bind: Any) -> Callable[[], Any] | None:
+        if bind is None:
+            return self._on_nothing
+        if isinstance(bind, (self.flavour.engine, self.flavour.connection)):
+            self._check_pool(bind)
+            session_class = self.class_ or self.flavour.session
+            return partial(session_class, bind, **self.flavour.session_options)
+        if isinstance(bind, self.flavour.sessionmaker):
+            self.refuse_class_beside(bind)
+            self._check_pool(bind.kw.get("bind"))
+            if "close_resets_only" in bind.kw:
+                return bind
+            return partial(bind, close_resets_only=False)
+        return None
+
+    def _on_callable(self, bind: Callable[[], object]) -> Any:
+        returned = bind()
+        open_session = self._on_resolved(returned)
+        if open_session is None:
+            raise self._wrong_bind(returned, f" from {_given(bind)}")
+        return open_session()
+
+    def _on_nothing(self) -> None:
+        if not self.missing_ok:
+            raise EngineNotConfigured(
+                f"{self.call}() has no engine to open a session on: the bind is None. "
+                "Configure the engine before the scope is entered, or pass "
+                "missing_ok=True to get None for a session."
+            )
+        logger.warning(
+            "%s() has no engine to open a session on: the bind is None. "
+            "The session is None too, as missing_ok=True asks.",
+            self.call,
+        )
+
+    def _check_class(self) -> None:
+        class_, session = self.class_, self.flavour.session
+        if class_ is None or (inspect.isclass(class_) and issubclass(class_, session)):
+            return
+        raise InvalidArgument(
+            f"{self.call}() got {_given(class_)} as class_. "
+            f"Pass {session.__name__} or a class derived from it."
+        )
+
+    def _check_pool(self, bind: Any) -> None:
+        if not self.crosses_threads or bind is None:
+            return
+        if isinstance(bind.engine.pool, SingletonThreadPool):
+            raise InvalidArgument(
+                f"{self.call}() got an engine whose SingletonThreadPool gives each "
+                "thread a connection of its own (with in-memory SQLite, a database of "
+                "its own), and a request uses its session from several threads. Pass "
+                "poolclass=StaticPool and connect_args={'check_same_thread': False} "
+                "to create_engine(), or use a database file."
+            )
+
+    def _wrong_bind(self, bind: object, whence: str = "") -> InvalidArgument:
+        flavour = self.flavour
+        kinds = (flavour.engine, flavour.connection, flavour.sessionmaker)
+        *names, last = (kind.__name__ for kind in kinds)
+        return InvalidArgument(
+            f"{self.call}() got {_given(bind)}{whence} as its bind. "
+            f"{_hint(self.call, bind)}Pass an instance of {', '.join(names)} or "
+            f"{last}, or a callable that returns one."
+        )
+
+
+def begin_savepoint(session: Session) -> SessionTransaction:
+    """Begin a SAVEPOINT in `session`, within a transaction the database knows of."""
+    with suppress(UnboundExecutionError):
+        if session.get_bind().dialect.name == "sqlite":
+            connection = session.connection()
+            driver_connection = connection.connection.driver_connection
+            # pysqlite begins no transaction before the first write, and a SAVEPOINT
+            # outside of a transaction is one itself: its RELEASE would commit.
+            if not getattr(driver_connection, "in_transaction", True):
+                connection.exec_driver_sql("BEGIN")
+    return session.begin_nested()
+
+
+def _is_plain_callable(bind: Any) -> bool:
+    if inspect.isclass(bind) or not callable(bind) or _is_of_sqlalchemy(bind):
+        return False
+    functions = (inspect.unwrap(bind), inspect.unwrap(type(bind).__call__))
+    return not any(map(_suspends, functions))
+
+
+def _suspends(function: Any) -> bool:
+    return (
+        inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.iscoroutinefunction(function)
+    )
+
+
+def _is_of_sqlalchemy(value: object) -> bool:
+    return _is_sync(value) or _is_async(value)
+
+
+def _is_sync(value: object) -> bool:
+    return isinstance(value, (Engine, Connection, sessionmaker, Session))
+
+
+def _is_async(value: object) -> bool:
+    # By name: importing sqlalchemy.ext.asyncio would require greenlet.
+    return any(
+        cls.__module__.startswith("sqlalchemy.ext.asyncio")
+        for cls in type(value).__mro__
+    )
+
+
+def _given(value: object) -> str:
+    """Name what was given, without its repr: that may hold a password."""
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
+    if inspect.isroutine(value):
+        return f"the function {value.__name__}()"
+    return f"an object of type {type(value).__name__}"
+
+
+def _hint(call: str, given: object) -> str:
+    """Say what to do about a bind that is often given by mistake."""
+    takes_async = call.startswith("async_")
+    if isinstance(given, (str, URL)):
+        return "Make an engine of a URL first, with create_engine(). "
+    if _is_sync(given) and takes_async:
+        return f"That one goes with {call.removeprefix('async_')}(). "
+    if _is_async(given) and not takes_async:
+        return f"That one goes with async_{call}(). "
+    if _is_of_sqlalchemy(given):
+        return "Each scope opens a session of its own here: pass its sessionmaker. "
+    if inspect.isroutine(given):
+        return (
+            "It is a generator, a context manager or a coroutine, and "
+            f"{call}() stands in its place: pass what it opens the session on. "
+        )
+    return ""

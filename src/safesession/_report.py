@@ -1,0 +1,73 @@
+"""Tell of a failure that may not take another's place: by a note and a log record."""
+
+import logging
+import traceback
+from contextlib import suppress
+
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+logger = logging.getLogger("safesession")
+
+_CONSEQUENCE = {
+    "commit": "so the work was rolled back",
+    "rollback": "so the connection was invalidated",
+    "close": "so the connection was invalidated",
+    "invalidate": "so the connection may not be back in the pool",
+}
+
+
+def report(step: str, failure: Exception, leaving: BaseException | None) -> None:
+    """Attach the failure of a step of the exit to the exception leaving, and log it."""
+    message = f"safesession: {step} failed, {_CONSEQUENCE[step]}: {describe(failure)}"
+    record = f"{message}\n{_frames(failure)}"
+    if leaving is not None:
+        record += f"\nThe exception leaving is {_name(leaving)}:\n{_frames(leaving)}"
+        # Not leaving.add_note(), which a class may override; one that refuses
+        # attributes, as a frozen dataclass does, goes without the note.
+        with suppress(Exception):
+            BaseException.add_note(leaving, message)
+    # A logging filter that raises must not take the exception's place either.
+    with suppress(Exception):
+        logger.error("%s", record)
+
+
+def describe(error: BaseException) -> str:
+    """Return the class, code and text of an error, without what must stay secret.
+
+    SQLAlchemy's texts hold the parameters of a statement, and a driver's can quote the
+    values of a row. Left of them is what a driver says when it could not connect,
+    commit or roll back: that is about the connection.
+    """
+    if not isinstance(error, SQLAlchemyError):
+        return _first_line(error)
+    driver_error = getattr(error, "orig", None)
+    if driver_error is None:
+        return _name(error)
+    of_connection = isinstance(error, (OperationalError, InterfaceError))
+    if of_connection and error.statement is None:
+        told = _first_line(driver_error)
+    else:
+        told = _name(driver_error)
+    code = getattr(driver_error, "sqlstate", None)
+    return f"{_name(error)} ({told}{f', SQLSTATE {code}' if code else ''})"
+
+
+def _name(error: BaseException) -> str:
+    cls = type(error)
+    if cls.__module__ == "builtins":
+        return cls.__qualname__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _first_line(error: BaseException) -> str:
+    # traceback's formatting stands an error whose __str__ raises.
+    return traceback.format_exception_only(error)[0].partition("\n")[0]
+
+
+def _frames(error: BaseException) -> str:
+    return "".join(traceback.format_tb(error.__traceback__)).rstrip("\n")

@@ -1,0 +1,192 @@
+"""`session_scope`, and what it shares with `async_session_scope`."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+
+from ._finish import finish, raise_in_place
+from ._opening import SYNC, Flavour, Opening, begin_savepoint
+from ._outcome import ExceptionTypes, decide, exception_types
+from .errors import ScopeMisuse
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Session)
+
+EngineBind = Engine | Connection | None | Callable[[], Engine | Connection | None]
+SessionmakerBind = sessionmaker[S] | Callable[[], sessionmaker[S] | None]
+
+
+class Scope(Generic[T]):
+    """One unit of work, whichever way its block is entered and left."""
+
+    __slots__ = ("_commit_on", "_open", "_phase", "_savepoint", "_session")
+
+    _flavour: ClassVar[Flavour]
+
+    def __init__(
+        self,
+        bind: Any,
+        class_: type | None,
+        commit_on: ExceptionTypes,
+        missing_ok: bool,
+    ) -> None:
+        call = type(self).__name__
+        opening = Opening(call, self._flavour, class_, missing_ok)
+        self._session: Any = None
+        self._open: Callable[[], Any] | None = None
+        if isinstance(bind, self._flavour.session):
+            opening.refuse_class_beside(bind)
+            self._session = bind
+        else:
+            self._open = opening.on(bind)
+        self._commit_on = exception_types(call, commit_on)
+        self._savepoint: SessionTransaction | None = None
+        self._phase = "new"
+
+    def _enter(self) -> bool:
+        """Open the session, or return True where a savepoint is to begin."""
+        if self._phase != "new":
+            call = type(self).__name__
+            raise ScopeMisuse(
+                f"This {call}() was entered before, and a scope serves one block. "
+                f"Call {call}() again for each 'with' block."
+            )
+        self._phase = "entered"
+        if self._open is None:
+            return True
+        self._session = self._open()
+        return False
+
+    def _leave(self) -> Any:
+        """Return the session to finish, which is ``None`` for a missing bind."""
+        if self._phase != "entered":
+            raise ScopeMisuse(
+                f"This {type(self).__name__}() was left without being entered, or left "
+                "twice. Enter and leave it by a 'with' statement."
+            )
+        self._phase = "left"
+        session, self._session = self._session, None
+        return session
+
+
+class session_scope(Scope[T]):
+    """Hold a session for one block, and end its transaction with the block.
+
+    A block that ends normally is committed. One that raises is rolled back, and the
+    very exception that was raised leaves the scope. Either way the session is closed
+    and its connection is back in the pool before the next line runs.
+
+    .. code-block:: python
+
+        with session_scope(engine) as session:
+            session.add(Order(...))
+
+    Given a :class:`~sqlalchemy.orm.Session`, the scope is a SAVEPOINT inside it, and
+    the session stays open.
+
+    Args:
+        bind: An engine, a connection, a sessionmaker, or a callable that returns one
+            of these when the scope is entered; or a session, for a SAVEPOINT.
+        class_: The session class for an engine or a connection, such as
+            ``sqlmodel.Session``. Default: :class:`sqlalchemy.orm.Session`.
+        commit_on: An exception type, or a tuple of them, after which the work is
+            committed all the same, before the exception leaves. Default: none.
+        missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
+            session, and a warning in the log. Default: ``False``.
+
+    Raises:
+        InvalidArgument: An argument is of the wrong kind. Raised by the call, before
+            anything is opened; for what a callable returns, on entering.
+        EngineNotConfigured: On entering, if the bind is ``None``.
+        ScopeMisuse: If the scope is entered twice, or left without being entered.
+        sqlalchemy.exc.PendingRollbackError: On leaving a block that caught the error
+            of a failed flush and ended normally: nothing of it could be committed.
+
+    An error of the commit is raised as it is, after rollback and close.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ()
+
+    _flavour = SYNC
+
+    @overload
+    def __init__(
+        self: "session_scope[Session]",
+        bind: EngineBind,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "session_scope[S]",
+        bind: EngineBind,
+        *,
+        class_: type[S],
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "session_scope[S]",
+        bind: SessionmakerBind[S] | S,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: Literal[False] = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "session_scope[Session | None]",
+        bind: EngineBind,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "session_scope[S | None]",
+        bind: EngineBind,
+        *,
+        class_: type[S],
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "session_scope[S | None]",
+        bind: SessionmakerBind[S] | S,
+        *,
+        commit_on: ExceptionTypes = ...,
+        missing_ok: bool,
+    ) -> None: ...
+    def __init__(
+        self,
+        bind: Any,
+        *,
+        class_: type[Session] | None = None,
+        commit_on: ExceptionTypes = (),
+        missing_ok: bool = False,
+    ) -> None:
+        super().__init__(bind, class_, commit_on, missing_ok)
+
+    def __enter__(self) -> T:
+        if self._enter():
+            self._savepoint = begin_savepoint(self._session)
+        return self._session  # type: ignore[no-any-return]
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        session = self._leave()
+        if session is None:
+            return
+        outcome = decide(error, self._commit_on)
+        raise_in_place(finish(session, self._savepoint, outcome, error))

@@ -1,0 +1,350 @@
+"""Sessions as FastAPI dependencies, and 503 for a database that is not there.
+
+Needs the extra ``safesession[fastapi]``.
+"""
+
+import inspect
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+
+from ._extras import require
+
+require("fastapi", extra="fastapi", wanted="safesession.fastapi")
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from ._cleanup import Run, leave
+from ._finish import raise_in_place
+from ._opening import SYNC, Opening
+from ._outcome import ExceptionTypes, decide, exception_types
+from ._report import describe, logger
+from ._scope import EngineBind, S, SessionmakerBind
+from .errors import EngineNotConfigured, InvalidArgument
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from ._aio import AS, AsyncEngineBind, AsyncSessionmakerBind
+
+__all__ = [
+    "add_exception_handlers",
+    "async_session_dependency",
+    "session_dependency",
+]
+
+T = TypeVar("T")
+
+Dependency: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
+DependencyScope: TypeAlias = Literal["function", "request"]
+
+
+@overload
+def session_dependency(
+    bind: EngineBind,
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> Dependency[Session]: ...
+@overload
+def session_dependency(
+    bind: EngineBind,
+    *,
+    class_: type[S],
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> Dependency[S]: ...
+@overload
+def session_dependency(
+    bind: SessionmakerBind[S],
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> Dependency[S]: ...
+@overload
+def session_dependency(
+    bind: EngineBind,
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> Dependency[Session | None]: ...
+@overload
+def session_dependency(
+    bind: EngineBind,
+    *,
+    class_: type[S],
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> Dependency[S | None]: ...
+@overload
+def session_dependency(
+    bind: SessionmakerBind[S],
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> Dependency[S | None]: ...
+def session_dependency(
+    bind: Any,
+    *,
+    class_: type[Session] | None = None,
+    commit_on: ExceptionTypes = (),
+    missing_ok: bool = False,
+    scope: DependencyScope = "function",
+) -> Dependency[Any]:
+    """Return a ``get_session`` for ``Depends``: one session for each request.
+
+    The transaction ends before the first byte of the response is sent, whatever the
+    endpoint says in its ``Depends``, so an error of the commit reaches the exception
+    handlers of the app. An exception from the endpoint rolls back and arrives at the
+    handlers as it was raised: an ``HTTPException(400)`` is a 400.
+
+    .. code-block:: python
+
+        get_session = session_dependency(engine)
+        SessionDep = Annotated[Session, Depends(get_session)]
+
+    Args:
+        bind: An engine, a connection, a sessionmaker, or a callable that returns one
+            of these when a request asks for its session.
+        class_: The session class for an engine or a connection, such as
+            ``sqlmodel.Session``. Default: :class:`sqlalchemy.orm.Session`.
+        commit_on: An exception type, or a tuple of them, after which the work is
+            committed all the same, before the exception reaches the app.
+            Default: none.
+        missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
+            session, and a warning in the log. Default: ``False``.
+        scope: ``"function"`` ends the transaction before the response is sent.
+            ``"request"`` ends it afterwards, for a session that is used while the
+            response is streamed. Default: ``"function"``.
+
+    Raises:
+        InvalidArgument: An argument is of the wrong kind, or the engine is an
+            in-memory SQLite one whose pool gives each thread its own database.
+
+    A request raises EngineNotConfigured if the bind is ``None``.
+
+    .. versionadded:: 0.1
+    """
+    opening = Opening("session_dependency", SYNC, class_, missing_ok, True)
+    return _dependency(
+        opening, bind, commit_on, scope, lambda session: (session, _in_thread)
+    )
+
+
+@overload
+def async_session_dependency(
+    bind: "AsyncEngineBind",
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> "Dependency[AsyncSession]": ...
+@overload
+def async_session_dependency(
+    bind: "AsyncEngineBind",
+    *,
+    class_: "type[AS]",
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> "Dependency[AS]": ...
+@overload
+def async_session_dependency(
+    bind: "AsyncSessionmakerBind[AS]",
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: Literal[False] = False,
+    scope: DependencyScope = ...,
+) -> "Dependency[AS]": ...
+@overload
+def async_session_dependency(
+    bind: "AsyncEngineBind",
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> "Dependency[AsyncSession | None]": ...
+@overload
+def async_session_dependency(
+    bind: "AsyncEngineBind",
+    *,
+    class_: "type[AS]",
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> "Dependency[AS | None]": ...
+@overload
+def async_session_dependency(
+    bind: "AsyncSessionmakerBind[AS]",
+    *,
+    commit_on: ExceptionTypes = ...,
+    missing_ok: bool,
+    scope: DependencyScope = ...,
+) -> "Dependency[AS | None]": ...
+def async_session_dependency(
+    bind: Any,
+    *,
+    class_: "type[AsyncSession] | None" = None,
+    commit_on: ExceptionTypes = (),
+    missing_ok: bool = False,
+    scope: DependencyScope = "function",
+) -> Dependency[Any]:
+    """Return a ``get_session`` for ``Depends``: one async session for each request.
+
+    The counterpart of :func:`session_dependency` for async engines: the same
+    arguments, the same promises and the same exit. The sessions of an engine or a
+    connection do not expire on commit.
+
+    .. code-block:: python
+
+        get_session = async_session_dependency(async_engine)
+        SessionDep = Annotated[AsyncSession, Depends(get_session)]
+
+    Args:
+        bind: An async engine, an async connection, an async_sessionmaker, or a callable
+            that returns one of these when a request asks for its session.
+        class_: The session class for an engine or a connection.
+            Default: :class:`sqlalchemy.ext.asyncio.AsyncSession`.
+        commit_on: An exception type, or a tuple of them, after which the work is
+            committed all the same, before the exception reaches the app.
+            Default: none.
+        missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
+            session, and a warning in the log. Default: ``False``.
+        scope: ``"function"`` ends the transaction before the response is sent,
+            ``"request"`` afterwards. Default: ``"function"``.
+
+    Raises:
+        InvalidArgument: An argument is of the wrong kind.
+        MissingExtra: ``safesession[asyncio]`` is not installed.
+
+    A request raises EngineNotConfigured if the bind is ``None``.
+
+    .. versionadded:: 0.1
+    """
+    require("greenlet", extra="asyncio", wanted="async_session_dependency")
+    from ._aio import ASYNC, in_greenlet
+
+    opening = Opening("async_session_dependency", ASYNC, class_, missing_ok)
+    return _dependency(
+        opening,
+        bind,
+        commit_on,
+        scope,
+        lambda session: (session.sync_session, in_greenlet(session)),
+    )
+
+
+def _dependency(
+    opening: Opening,
+    bind: Any,
+    commit_on: ExceptionTypes,
+    scope: DependencyScope,
+    how_to_leave: Callable[[Any], tuple[Session, Run]],
+) -> Dependency[Any]:
+    if scope not in ("function", "request"):
+        raise InvalidArgument(
+            f"{opening.call}() got {scope!r} as its scope. Pass 'function' to end the "
+            "transaction before the response is sent, or 'request' to end it after."
+        )
+    open_session = opening.on(bind)
+    types = exception_types(opening.call, commit_on)
+
+    async def end(session: Any, error: BaseException | None) -> None:
+        if session is not None:
+            outcome = decide(error, types)
+            sync_session, run = how_to_leave(session)
+            raise_in_place(await leave(sync_session, None, outcome, error, run))
+
+    async def session_of_request(request: HTTPConnection) -> AsyncIterator[Any]:
+        # FastAPI opens a second one for an endpoint below Security(..., scopes=...).
+        sessions = request.scope.setdefault("safesession", {})
+        if get_session in sessions:
+            yield sessions[get_session]
+            return
+        session = sessions[get_session] = open_session()
+        try:
+            yield session
+        except BaseException as error:
+            await end(session, error)
+            raise
+        await end(session, None)
+
+    # An outer dependency that is no generator: whatever scope and cache the endpoint
+    # asks of it, the inner one keeps its own.
+    async def get_session(
+        session: Any = Depends(session_of_request, scope=scope),
+    ) -> Any:
+        return session
+
+    return get_session
+
+
+async def _in_thread(
+    work: Callable[[], BaseException | None],
+) -> BaseException | None:
+    # A limiter of its own: the requests that wait for this session's connection may
+    # hold every slot of the default one.
+    return await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+
+
+def add_exception_handlers(app: FastAPI, *, retry_after: int = 1) -> None:
+    """Answer 503 with ``Retry-After`` where the database is not to be had.
+
+    That is: the bind is ``None`` (:class:`~safesession.EngineNotConfigured`), no
+    connection could be opened, the pool timed out, or the connection was lost during a
+    statement. A connection lost during COMMIT is none of these, as the work may have
+    been committed. Whatever else is raised reaches the handlers that the app
+    has, or the server, as if this had not been called; so does a database that is not
+    to be had in a WebSocket.
+
+    Args:
+        app: The application. Handlers it has already are kept.
+        retry_after: The seconds that the answer asks the client to wait. Default: 1.
+
+    .. versionadded:: 0.1
+    """
+    kept = dict(app.exception_handlers)
+
+    async def answer(request: Any, error: Exception) -> Response:
+        if isinstance(request, Request) and _is_unavailable(error):
+            logger.error("safesession: answered 503: %s", describe(error))
+            return JSONResponse(
+                {"detail": "Service Unavailable"},
+                status_code=503,
+                headers={"Retry-After": str(retry_after)},
+            )
+        for cls in type(error).__mro__:
+            handler = kept.get(cls) or app.exception_handlers.get(cls)
+            if handler not in (None, answer) and cls is not Exception:
+                response = await run_in_threadpool(handler, request, error)
+                return await response if inspect.isawaitable(response) else response
+        raise error
+
+    for cls in (EngineNotConfigured, PoolTimeoutError, DBAPIError, OSError):
+        app.add_exception_handler(cls, answer)
+
+
+def _is_unavailable(error: Exception) -> bool:
+    if isinstance(error, (EngineNotConfigured, PoolTimeoutError)):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return error.statement is not None
+    # Drivers name a failure to connect in their own ways, asyncpg by a bare OSError;
+    # but all of them raise it from the pool.
+    return any(
+        frame.f_globals.get("__name__", "").startswith("sqlalchemy.pool.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
