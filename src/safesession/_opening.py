@@ -22,10 +22,10 @@ logger = logging.getLogger("safesession")
 class Flavour:
     """The classes of SQLAlchemy that go together, sync or async."""
 
-    engine: type
-    connection: type
-    sessionmaker: type
-    session: type
+    engine: type[Any]
+    connection: type[Any]
+    sessionmaker: type[Any]
+    session: type[Any]
     session_options: Mapping[str, Any]
 
 
@@ -79,9 +79,8 @@ class Opening:
         if isinstance(bind, self.flavour.sessionmaker):
             self.refuse_class_beside(bind)
             self._check_pool(bind.kw.get("bind"))
-            if "close_resets_only" in bind.kw:
-                return bind
-            return partial(bind, close_resets_only=False)
+            asked = "close_resets_only" in bind.kw
+            return partial(bind) if asked else partial(bind, close_resets_only=False)
         return None
 
     def _on_callable(self, bind: Callable[[], object]) -> Any:

@@ -5,7 +5,6 @@ import traceback
 from contextlib import suppress
 
 from sqlalchemy.exc import (
-    DBAPIError,
     InterfaceError,
     OperationalError,
     SQLAlchemyError,
@@ -48,11 +47,9 @@ def describe(error: BaseException) -> str:
     driver_error = getattr(error, "orig", None)
     if driver_error is None:
         return _name(error)
-    of_connection = isinstance(error, (OperationalError, InterfaceError))
-    if of_connection and error.statement is None:
+    told = _name(driver_error)
+    if isinstance(error, (OperationalError, InterfaceError)) and not error.statement:
         told = _first_line(driver_error)
-    else:
-        told = _name(driver_error)
     code = getattr(driver_error, "sqlstate", None)
     return f"{_name(error)} ({told}{f', SQLSTATE {code}' if code else ''})"
 
