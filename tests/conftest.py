@@ -1,14 +1,28 @@
 """Engines on real SQLite files, each seen fully checked in when its test ends."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+import gc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool, QueuePool
 
+import contract
+from contract import Habitat
 from models import Base
+
+settings.register_profile(
+    "safesession",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("safesession")
 
 
 @pytest.fixture
@@ -23,15 +37,16 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
 
     def make(**options: Any) -> Engine:
         engine = create_engine(f"sqlite:///{tmp_path / 'test.db'}", **options)
+        event.listen(engine, "connect", enforce_foreign_keys)
         engines.append(engine)
         Base.metadata.create_all(engine)
         return engine
 
     yield make
-    checked_out = [engine.pool.checkedout() for engine in engines]
+    left = checked_out(engines)
     for engine in engines:
         engine.dispose()
-    assert checked_out == [0] * len(engines)
+    assert left == 0
 
 
 @pytest.fixture
@@ -40,23 +55,62 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture
-async def make_async_engine(tmp_path: Path, make_engine: Callable[..., Engine]) -> Any:
+def make_async_engine(
+    tmp_path: Path, make_engine: Callable[..., Engine]
+) -> Iterator[Callable[..., AsyncEngine]]:
     """Return a factory of async engines on the database file of `make_engine`."""
     engines: list[AsyncEngine] = []
     make_engine()
 
     def make(**options: Any) -> AsyncEngine:
-        url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
-        engines.append(create_async_engine(url, **options))
-        return engines[-1]
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{tmp_path / 'test.db'}", **options
+        )
+        event.listen(engine.sync_engine, "connect", enforce_foreign_keys)
+        engines.append(engine)
+        return engine
 
     yield make
-    checked_out = [engine.pool.checkedout() for engine in engines]
+    left = checked_out(engine.sync_engine for engine in engines)
     for engine in engines:
-        await engine.dispose()
-    assert checked_out == [0] * len(engines)
+        asyncio.run(engine.dispose())
+    assert left == 0
 
 
 @pytest.fixture
-async def async_engine(make_async_engine: Callable[..., AsyncEngine]) -> AsyncEngine:
+def async_engine(make_async_engine: Callable[..., AsyncEngine]) -> AsyncEngine:
     return make_async_engine(pool_size=2, max_overflow=0, pool_timeout=5)
+
+
+@pytest.fixture
+def observer(make_engine: Callable[..., Engine]) -> Engine:
+    return make_engine(poolclass=NullPool)
+
+
+@pytest.fixture(params=["InScope", "InAsyncScope", "InRequest", "InAsyncRequest"])
+def habitat(
+    request: pytest.FixtureRequest,
+    make_engine: Callable[..., Engine],
+    make_async_engine: Callable[..., AsyncEngine],
+) -> Iterator[Habitat]:
+    make = make_async_engine if "Async" in request.param else make_engine
+    engine = make(pool_size=1, max_overflow=0, pool_timeout=2)
+    habitat: Habitat = getattr(contract, request.param)(engine)
+    # SQLAlchemy's first connection is special: it is asked for its abilities.
+    habitat.run(lambda session: session.connection() and None)
+    gc.disable()
+    yield habitat
+    gc.enable()
+    habitat.close()
+
+
+def checked_out(engines: Iterable[Engine]) -> int:
+    """Count the connections that are out of the pools which count theirs."""
+    pools = [engine.pool for engine in engines]
+    return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
+
+
+def enforce_foreign_keys(dbapi_connection: Any, record: Any) -> None:
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

@@ -1,0 +1,354 @@
+"""The contract's points 1 to 7, row by row, in every habitat."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from contract import (
+    Habitat,
+    assert_nothing_left,
+    assert_usable,
+    failing,
+    left_by,
+    lines,
+)
+from models import Note, Reply, stored
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from safesession import session_scope
+
+
+class Add:
+    """Adds and flushes a note, and has `error` raised after it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self._error = error
+
+    def __call__(self, session: Session) -> BaseException | None:
+        self.session = session
+        session.add(Note(text="kept?"))
+        session.flush()
+        return self._error
+
+
+class AddOrphan(Add):
+    """Writes what the database will refuse at COMMIT."""
+
+    def __call__(self, session: Session) -> BaseException | None:
+        session.add(Reply(note_id=-1))
+        return super().__call__(session)
+
+
+class Poison(Add):
+    """Has a flush fail, and hides it."""
+
+    def __call__(self, session: Session) -> BaseException | None:
+        session.add_all([Note(text="twice"), Note(text="twice")])
+        with pytest.raises(IntegrityError):
+            session.flush()
+        self.session = session
+        return self._error
+
+
+@pytest.fixture
+def invalidated(habitat: Habitat) -> list[object]:
+    """Collect the connections that are invalidated."""
+    seen: list[object] = []
+    event.listen(habitat.engine, "invalidate", lambda *args: seen.append(args[0]))
+    return seen
+
+
+def test_block_that_ends_normally_is_committed(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """A normal end commits, closes and checks the connection in."""
+    add = Add()
+
+    assert habitat.run(add) is None
+
+    assert stored(observer) == ["kept?"]
+    assert_nothing_left(habitat, add.session, ["kept?"])
+
+
+def test_block_that_raises_is_rolled_back(habitat: Habitat, observer: Engine) -> None:
+    """An exception rolls back, closes and leaves as it was raised."""
+    add = Add(LookupError("gone"))
+
+    left = habitat.run(add)
+
+    assert left is add._error
+    assert stored(observer) == []
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_traceback_is_as_it_would_be_without_the_scope(engine: Engine) -> None:
+    """The scope adds no line to the traceback of the exception."""
+    error = LookupError("gone")
+    without = left_by(nullcontext(Session(engine)), lambda session: error)
+    assert without is error
+    expected = list(lines(error.__traceback__))
+    error.__traceback__ = None
+
+    left_by(session_scope(engine), lambda session: error)
+
+    assert list(lines(error.__traceback__)) == expected
+
+
+def test_exception_of_commit_on_is_committed_and_leaves(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """`commit_on` keeps the work, and the exception leaves all the same."""
+    add = Add(KeyError("audited"))
+
+    left = habitat.run(add, commit_on=(OSError, LookupError))
+
+    assert left is add._error
+    assert stored(observer) == ["kept?"]
+    assert_nothing_left(habitat, add.session, ["kept?"])
+
+
+def test_exception_outside_of_commit_on_is_rolled_back(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """`commit_on` says nothing of other exceptions."""
+    assert isinstance(habitat.run(Add(ValueError()), commit_on=KeyError), ValueError)
+
+    assert stored(observer) == []
+
+
+def test_unused_session_makes_no_connection_and_no_commit(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """An exit that has nothing to do does nothing."""
+    done: list[str] = []
+    event.listen(habitat.engine, "checkout", lambda *args: done.append("checkout"))
+    used: list[Session] = []
+
+    def look(session: Session) -> None:
+        event.listen(session, "before_commit", lambda _: done.append("commit"))
+        event.listen(session, "after_soft_rollback", lambda *_: done.append("rollback"))
+        used.append(session)
+
+    assert habitat.run(look) is None
+
+    assert done == []
+    assert_nothing_left(habitat, used[0], [])
+
+
+@pytest.mark.parametrize("reset_on_return", ["rollback", None])
+def test_failing_commit_is_raised_after_rollback_and_close(
+    habitat: Habitat, observer: Engine, reset_on_return: str | None
+) -> None:
+    """A commit that fails is raised, and its transaction is not left open."""
+    habitat.engine.pool._reset_on_return = pool_reset(reset_on_return)
+    add = AddOrphan()
+
+    left = habitat.run(add)
+
+    assert isinstance(left, IntegrityError)
+    assert "FOREIGN KEY" in str(left)
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_failing_commit_of_commit_on_does_not_replace_the_exception(
+    habitat: Habitat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A commit asked for by `commit_on` that fails is logged and noted."""
+    error = ValueError("audited")
+    add = AddOrphan(error)
+
+    left = habitat.run(add, commit_on=ValueError)
+
+    assert left is error
+    note = (
+        "safesession: commit failed, so the work was rolled back: "
+        "sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError)"
+    )
+    assert error.__notes__ == [note]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert caplog.text.count(note) == 1
+    assert_nothing_left(habitat, add.session, [])
+
+
+@pytest.mark.parametrize("reset_on_return", ["rollback", "commit", None])
+@pytest.mark.parametrize("times", [1, 9])
+def test_failing_rollback_does_not_replace_the_exception(
+    habitat: Habitat,
+    invalidated: list[object],
+    caplog: pytest.LogCaptureFixture,
+    reset_on_return: str | None,
+    times: int,
+) -> None:
+    """A rollback that fails is logged and noted, and its connection invalidated."""
+    habitat.engine.pool._reset_on_return = pool_reset(reset_on_return)
+    error = ValueError("the cause")
+    add = Add(error)
+
+    failure = sqlite3.OperationalError("disk I/O error")
+    with failing(habitat.engine.dialect, "do_rollback", failure, times=times):
+        left = habitat.run(add)
+
+    assert left is error
+    note = (
+        "safesession: rollback failed, so the connection was invalidated: "
+        "sqlite3.OperationalError: disk I/O error"
+    )
+    assert error.__notes__ == [note]
+    (record,) = (r for r in caplog.records if r.name == "safesession")
+    assert record.levelname == "ERROR"
+    told = record.getMessage()
+    assert told.startswith(note)
+    assert "in fail" in told
+    assert "in raise_if_any" in told
+    assert len(invalidated) == 1
+    assert_nothing_left(habitat, add.session, [])
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3)])
+def test_interrupt_during_rollback_leaves_with_the_exception_as_context(
+    habitat: Habitat, invalidated: list[object], interrupt: BaseException
+) -> None:
+    """An interrupt that arrives during cleanup is raised; the connection is back."""
+    error = ValueError("the cause")
+    add = Add(error)
+
+    with failing(habitat.engine.dialect, "do_rollback", interrupt):
+        left = habitat.run(add)
+
+    assert left is interrupt
+    assert left.__context__ is error
+    assert len(invalidated) == 1
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_interrupt_during_commit_leaves_after_rollback(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """An interrupt that arrives during the commit rolls it back."""
+    interrupt = KeyboardInterrupt()
+    add = Add()
+
+    with failing(habitat.engine.dialect, "do_commit", interrupt):
+        left = habitat.run(add)
+
+    assert left is interrupt
+    assert stored(observer) == []
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_two_failures_of_an_exit_are_told_apart(habitat: Habitat) -> None:
+    """Where the rollback after a failed commit fails too, the commit's error leaves."""
+    add = AddOrphan()
+
+    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+        left = habitat.run(add)
+
+    assert isinstance(left, IntegrityError)
+    assert left.__notes__ == [
+        "safesession: rollback failed, so the connection was invalidated: "
+        "RuntimeError: torn"
+    ]
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_failing_close_is_logged_and_the_work_stays_committed(
+    habitat: Habitat, observer: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A close that fails after the commit does not undo the success."""
+    used: list[Session] = []
+
+    def add(session: Session) -> None:
+        session.add(Note(text="kept?"))
+        used.append(session)
+        session.close = fail_once(session.close)  # type: ignore[method-assign]
+
+    assert habitat.run(add) is None
+
+    assert stored(observer) == ["kept?"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "safesession: close failed, so the connection was invalidated: "
+        "RuntimeError: cannot close"
+    )
+    assert_nothing_left(habitat, used[0], ["kept?"])
+
+
+@pytest.mark.parametrize("error", [None, ValueError("later")])
+def test_poisoned_session_does_not_end_normally(
+    habitat: Habitat, observer: Engine, error: ValueError | None
+) -> None:
+    """A failed flush that was caught is told, unless something else was raised."""
+    poison = Poison(error)
+
+    left = habitat.run(poison)
+
+    if error is None:
+        assert isinstance(left, PendingRollbackError)
+        assert "UNIQUE constraint failed: note.text" in str(left)
+    else:
+        assert left is error
+    assert stored(observer) == []
+    assert_nothing_left(habitat, poison.session, [])
+
+
+def test_savepoint_left_open_is_part_of_the_scope(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """A savepoint that the block leaves open ends with the scope."""
+
+    def leave_open(session: Session) -> None:
+        session.add(Note(text="outer"))
+        session.begin_nested()
+        session.add(Note(text="inner"))
+
+    assert habitat.run(leave_open) is None
+    assert stored(observer) == ["inner", "outer"]
+
+
+def test_rolled_back_work_is_not_committed_by_the_next_scope(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """The next scope on the connection commits its own work alone."""
+    habitat.run(Add(ValueError()))
+
+    assert_usable(habitat, [])
+    assert stored(observer) == ["next"]
+
+
+def test_nothing_written_holds_bound_parameters(
+    habitat: Habitat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the note nor the log record holds what a statement was given."""
+    error = ValueError()
+
+    def clash(session: Session) -> BaseException:
+        session.add_all([Note(text="secret"), Note(text="secret")])
+        return error
+
+    habitat.run(clash, commit_on=ValueError)
+
+    assert "IntegrityError" in error.__notes__[0]
+    assert "secret" not in "".join(error.__notes__) + caplog.text
+
+
+def fail_once(method: Callable[[], None]) -> Callable[[], None]:
+    failures = [RuntimeError("cannot close")]
+
+    def call() -> None:
+        if failures:
+            raise failures.pop()
+        method()
+
+    return call
+
+
+def pool_reset(mode: str | None) -> Any:
+    """Return how a pool writes down its `reset_on_return`."""
+    pool = QueuePool(lambda: None, reset_on_return=mode)  # type: ignore[arg-type]
+    return pool._reset_on_return
