@@ -1,0 +1,55 @@
+"""The engine, and two ways to make a `get_session` of it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastapi import HTTPException
+from sqlalchemy import Engine, create_engine, text
+from sqlmodel import Session
+
+from safesession.fastapi import session_dependency
+
+
+def open_engine(database_url: str, pool_timeout: float) -> Engine:
+    """Return an engine for a SQLite file."""
+    return create_engine(
+        database_url,
+        # One for each of the 40 threads that FastAPI runs endpoints in, so that none
+        # of them waits for a connection that another has to be scheduled to return.
+        pool_size=40,
+        max_overflow=0,
+        pool_timeout=pool_timeout,
+        # SQLite has one writer at a time; this is how long the others wait for it.
+        connect_args={"timeout": 30},
+    )
+
+
+def safe(engine: Engine) -> Callable[..., Any]:
+    """Return the `get_session` of safesession.
+
+    A delivery that is answered 400 is on record, so its session is committed.
+    """
+    return session_dependency(engine, class_=Session, commit_on=HTTPException)
+
+
+def faulty(engine: Engine) -> Callable[..., Any]:
+    """Return a `get_session` as it is often written by hand. Do not copy it.
+
+    Nobody comes back to the second `yield`. Python raises "generator didn't stop after
+    throw()" in place of the endpoint's exception, so that every 400 is a 500, and the
+    session is never closed. It holds a connection by then: the rollback has given the
+    first one back, and the question after it has taken another.
+    """
+
+    def get_session() -> Iterator[Session]:
+        session = Session(engine)
+        try:
+            yield session
+            session.commit()
+        except Exception:
+            session.rollback()
+            session.scalar(text("SELECT 1"))  # Is the database still there?
+            yield session  # Then the endpoint may have another go.
+        session.close()
+
+    return get_session
