@@ -4,7 +4,7 @@ A line that ends in the comment `wrong` is to be reported, and no other is; see
 `test_checkers.py`.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI
@@ -42,7 +42,7 @@ def opened_by_hand() -> Iterator[Session]:
 
 
 @contextmanager
-def managed_by_hand() -> Iterator[Session]:
+def managed_by_hand() -> Generator[Session, None, None]:
     yield Session(engine)
 
 
@@ -132,8 +132,8 @@ async_session_dependency(async_engine, class_=MySession)  # wrong
 # What comes out.
 
 with session_scope(engine) as session:
-    session.exec  # wrong
-    session.tenant  # wrong
+    session.exec("SELECT 1")  # wrong
+    session.tenant()  # wrong
 
 with session_scope(engine, missing_ok=True) as session_or_none:
     session_or_none.commit()  # wrong
@@ -144,15 +144,21 @@ with session_scope(engine) as wrong_class:
 
 async def what_comes_out_async() -> None:
     async with async_session_scope(async_engine) as session:
-        session.query  # wrong
+        session.query(int)  # wrong
     async with async_session_scope(None, missing_ok=True) as session_or_none:
         await session_or_none.commit()  # wrong
 
 
-async def what_a_dependency_gives() -> None:
-    given: MySession = await session_dependency(engine)()  # wrong
-    maybe: Session = await session_dependency(engine, missing_ok=True)()  # wrong
-    my_given: MyAsyncSession = await async_session_dependency(async_engine)()  # wrong
+async def what_a_dependency_gives() -> MySession:
+    return await session_dependency(engine)()  # wrong
+
+
+async def what_a_dependency_gives_where_none_is_ok() -> Session:
+    return await session_dependency(engine, missing_ok=True)()  # wrong
+
+
+async def what_an_async_dependency_gives() -> MyAsyncSession:
+    return await async_session_dependency(async_engine)()  # wrong
 
 
 # The handlers.

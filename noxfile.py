@@ -1,0 +1,187 @@
+"""What a contributor runs before pushing: `nox`. One session of it: `nox -s lint`."""
+
+import re
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import nox
+from nox.project import dependency_groups, load_toml, python_versions
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_external_run = True
+# A Python that is not there is said and skipped; .ci/run insists on one.
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "lowest",
+    "core",
+    "examples",
+    "build",
+    "coverage",
+    "demo",
+]
+if not sys.argv[1:]:
+    # A plain `nox` runs sessions side by side; one that is named is seen as it runs.
+    nox.options.parallel = "auto"
+    nox.options.report = ".nox/report.json"
+
+PYPROJECT = load_toml("pyproject.toml")
+PYTHONS = python_versions(PYPROJECT)
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+LOWEST = [
+    requirement.replace(">=", "==")
+    for requirements in (PYPROJECT["project"]["dependencies"], *EXTRAS.values())
+    for requirement in requirements
+]
+
+SQLALCHEMY = {"2.0": "sqlalchemy>=2.0.41,<2.1", "2.1": "sqlalchemy>=2.1,<2.2"}
+FASTAPI = {
+    "lowest": next(pin for pin in LOWEST if pin.startswith("fastapi==")),
+    "newest": "fastapi",
+}
+with_each_sqlalchemy = nox.parametrize(
+    "sqlalchemy",
+    [nox.param(pin, id=f"sqlalchemy-{key}") for key, pin in SQLALCHEMY.items()],
+)
+with_each_fastapi = nox.parametrize(
+    "fastapi", [nox.param(pin, id=f"fastapi-{key}") for key, pin in FASTAPI.items()]
+)
+
+
+@nox.session(allow_parallel=True)
+def lint(session: nox.Session) -> None:
+    """Check the code's style, and its format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(allow_parallel=True)
+def types(session: nox.Session) -> None:
+    """Check types by both checkers, and that both report a wrong use."""
+    install_package(session, *group("typing"))
+    session.run("mypy", "src", "tests/typing/api.py")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "safesession")
+    session.run("pytest", "--confcutdir=tests/typing", "tests/typing")
+
+
+@nox.session(python=PYTHONS, allow_parallel=True)
+@with_each_sqlalchemy
+@with_each_fastapi
+def tests(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
+    """Run the tests."""
+    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    run_covered(session, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], allow_parallel=True)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest version of each requirement."""
+    install_package(session, *LOWEST, *group("tests"))
+    run_covered(session, *session.posargs)
+
+
+@nox.session(allow_parallel=True)
+@with_each_sqlalchemy
+def core(session: nox.Session, sqlalchemy: str) -> None:
+    """Test the core where SQLAlchemy is installed, and nothing else."""
+    # SQLAlchemy 2.0 requires greenlet on most platforms.
+    session.install("--no-deps", "-e", ".", sqlalchemy)
+    session.install("typing-extensions", *group("core"))
+    arguments = ("--confcutdir=tests/core", "tests/core")
+    run_covered(session, *arguments, concurrency="thread")
+
+
+@nox.session(allow_parallel=True)
+def examples(session: nox.Session) -> None:
+    """Run the tests of the examples."""
+    install_package(session, *group("examples"))
+    session.run("pytest", "examples", *session.posargs)
+
+
+@nox.session(allow_parallel=True)
+def build(session: nox.Session) -> None:
+    """Build and check sdist and wheel; run the sdist's tests on the wheel."""
+    session.install(*group("build"))
+    place = Path(session.create_tmp())
+    shutil.rmtree(place)
+    session.run("python", "-m", "build", "--outdir", place)
+    sdist, wheel = sorted(place.iterdir(), key=lambda path: path.suffix)
+    session.run("twine", "check", "--strict", sdist, wheel)
+    check_wheel(session, wheel)
+
+    with tarfile.open(sdist) as archive:
+        archive.extractall(place, filter="data")
+    unpacked = place / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(unpacked / "src")
+    install_package(session, *group("tests"), package=(str(wheel),))
+    with session.chdir(unpacked):
+        where = "import safesession; assert 'site-packages' in safesession.__file__"
+        session.run("python", "-c", where)
+        session.run("python", "-m", "pytest")
+
+
+# Not beside other sessions, and after them: it reports on what they leave.
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Require that the tests have taken every branch of the package."""
+    session.install(*group("core"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the fault of the usual get_session, and its absence here."""
+    install_package(session, *group("examples"))
+    session.run("python", "examples/webhooks/demo.py", *session.posargs)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return what a dependency group requires."""
+    return dependency_groups(PYPROJECT, name)
+
+
+def install_package(
+    session: nox.Session, *others: str, package: Iterable[str] = ("-e", ".")
+) -> None:
+    """Install the package with its extras, and what else a session needs."""
+    *options, path = package
+    session.install(*options, f"{path}[{','.join(EXTRAS)}]", *others)
+
+
+def run_covered(
+    session: nox.Session, *arguments: str, concurrency: str | None = None
+) -> None:
+    """Run pytest, and leave what it covered to the session `coverage`."""
+    name = re.sub(r"[^\w.]+", "-", session.name).strip("-")
+    for stale in Path().glob(f".coverage.{name}.*"):
+        stale.unlink()
+    options = [] if concurrency is None else [f"--concurrency={concurrency}"]
+    session.run(
+        *("coverage", "run", *options, "-m", "pytest", *arguments),
+        env={"COVERAGE_FILE": f".coverage.{name}"},
+    )
+
+
+def check_wheel(session: nox.Session, wheel: Path) -> None:
+    """Require that a wheel holds the package and its metadata, and no more."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {re.sub(r"^[^/]*\.dist-info/", "", name) for name in archive.namelist()}
+    sources = (path for path in Path("src").rglob("*") if path.is_file())
+    expected = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"} | {
+        path.relative_to("src").as_posix()
+        for path in sources
+        if "__pycache__" not in path.parts
+    }
+    if found != expected:
+        session.error(f"The wheel differs from src in: {sorted(found ^ expected)}")

@@ -1,0 +1,138 @@
+"""What is installed: what it imports, what it asks for, what it says of itself."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import metadata, requires
+from importlib.resources import files
+
+import pytest
+
+import safesession
+import safesession.errors
+import safesession.fastapi
+
+ROOT_PACKAGES = {"sqlalchemy", "typing_extensions", "safesession"}
+
+
+def run(code: str) -> str:
+    """Return what a fresh interpreter prints."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+
+def test_import_pulls_in_nothing_but_sqlalchemy() -> None:
+    """The core imports SQLAlchemy, the standard library and itself."""
+    before = set(run("import sys; print(*sys.modules)").split())
+    after = set(run("import sys, safesession; print(*sys.modules)").split())
+
+    imported = {name.partition(".")[0] for name in after - before}
+
+    assert imported - sys.stdlib_module_names <= ROOT_PACKAGES
+    assert "sqlalchemy.ext.asyncio" not in after
+    assert "safesession._aio" not in after
+    assert "safesession.fastapi" not in after
+
+
+@pytest.mark.parametrize(
+    "absent, wanted, extra",
+    [
+        ("greenlet", "from safesession import async_session_scope", "asyncio"),
+        ("fastapi", "import safesession.fastapi", "fastapi"),
+        (
+            "greenlet",
+            "from safesession.fastapi import *; async_session_dependency(None)",
+            "asyncio",
+        ),
+    ],
+)
+def test_an_absent_extra_is_named(absent: str, wanted: str, extra: str) -> None:
+    """Asking for what an absent extra provides names the extra, which there is."""
+    told = run(
+        f"""if True:
+        import sys
+        sys.modules[{absent!r}] = None
+        import safesession
+        try:
+            {wanted}
+        except safesession.MissingExtra as error:
+            print(error)
+        """
+    )
+
+    assert f"{absent}, which is not installed" in told
+    assert f"pip install 'safesession[{extra}]'" in told
+    assert extra in metadata("safesession").get_all("Provides-Extra", [])
+
+
+def test_fastapi_part_works_without_greenlet() -> None:
+    """A service with sync sessions needs no greenlet."""
+    told = run(
+        """if True:
+        import sys
+        sys.modules["greenlet"] = None
+        from safesession.fastapi import session_dependency
+        session_dependency(lambda: None)
+        print("sqlalchemy.ext.asyncio" in sys.modules)
+        """
+    )
+
+    assert "False" == told.strip()
+
+
+@pytest.mark.parametrize(
+    "module", [safesession, safesession.errors, safesession.fastapi]
+)
+def test_public_names(module: object) -> None:
+    """Each public name is there, in order, and says when it was added."""
+    names = module.__all__
+
+    assert sorted(names) == names
+    for name in names:
+        assert ".. versionadded:: " in getattr(module, name).__doc__, name
+
+
+def test_public_errors_are_those_of_the_errors_module() -> None:
+    """Each error is to be had from the package itself."""
+    assert set(safesession.errors.__all__) <= set(safesession.__all__)
+
+
+def test_unknown_name() -> None:
+    """A name that is not there is an AttributeError, as in any module."""
+    with pytest.raises(AttributeError, match="'safesession' has no attribute 'scope'"):
+        _ = safesession.scope
+
+
+def test_types_are_shipped() -> None:
+    """Type checkers are told that the package is typed."""
+    assert files("safesession").joinpath("py.typed").is_file()
+
+
+def test_metadata() -> None:
+    """The metadata is complete, and its classifiers agree with the rest of it."""
+    told = metadata("safesession")
+    pythons = re.findall(
+        r"Programming Language :: Python :: (3\.\d+)",
+        "\n".join(told.get_all("Classifier", [])),
+    )
+
+    assert f">={pythons[0]}" == told["Requires-Python"]
+    assert "MIT" == told["License-Expression"]
+    assert ["LICENSE"] == told.get_all("License-File")
+    assert "text/markdown" == told["Description-Content-Type"]
+    assert {"asyncio", "fastapi", "sqlmodel"} == set(told.get_all("Provides-Extra"))
+
+
+def test_the_core_requires_sqlalchemy_alone() -> None:
+    """Whatever else is required belongs to an extra."""
+    unconditional = [
+        requirement
+        for requirement in requires("safesession") or []
+        if "extra ==" not in requirement
+    ]
+
+    assert ["sqlalchemy>=2.0.41"] == unconditional
