@@ -12,8 +12,6 @@ import safesession
 import safesession.errors
 import safesession.fastapi
 
-ROOT_PACKAGES = {"sqlalchemy", "typing_extensions", "safesession"}
-
 
 def run(code: str) -> str:
     """Return what a fresh interpreter prints."""
@@ -27,12 +25,13 @@ def run(code: str) -> str:
 
 def test_import_pulls_in_nothing_but_sqlalchemy() -> None:
     """The core imports SQLAlchemy, the standard library and itself."""
-    before = set(run("import sys; print(*sys.modules)").split())
+    # SQLAlchemy 2.0 imports greenlet of its own accord, where it is installed.
+    before = set(run("import sys, sqlalchemy.orm; print(*sys.modules)").split())
     after = set(run("import sys, safesession; print(*sys.modules)").split())
 
     imported = {name.partition(".")[0] for name in after - before}
 
-    assert imported - sys.stdlib_module_names <= ROOT_PACKAGES
+    assert {"safesession"} == imported - sys.stdlib_module_names - {"sqlalchemy"}
     assert "sqlalchemy.ext.asyncio" not in after
     assert "safesession._aio" not in after
     assert "safesession.fastapi" not in after
