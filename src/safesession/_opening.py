@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
+from ._binds import describe, hint, is_callable_bind
 from .errors import EngineNotConfigured, InvalidArgument
 
 logger = logging.getLogger("safesession")
@@ -57,7 +58,7 @@ class Opening:
         open_session = self._on_resolved(bind)
         if open_session is not None:
             return open_session
-        if _is_plain_callable(bind):
+        if is_callable_bind(bind):
             return partial(self._on_callable, bind)
         raise self._wrong_bind(bind)
 
@@ -65,7 +66,7 @@ class Opening:
         """Raise where `class_` was given beside a bind that settles it."""
         if self.class_ is not None:
             raise InvalidArgument(
-                f"{self.call}() got class_ beside {_given(bind)}, which settles the "
+                f"{self.call}() got class_ beside {describe(bind)}, which settles the "
                 "session class itself. Leave class_ out, or pass the engine as bind."
             )
 
@@ -87,7 +88,7 @@ class Opening:
         returned = bind()
         open_session = self._on_resolved(returned)
         if open_session is None:
-            raise self._wrong_bind(returned, f" from {_given(bind)}")
+            raise self._wrong_bind(returned, f" from {describe(bind)}")
         return open_session()
 
     def _on_nothing(self) -> None:
@@ -108,7 +109,7 @@ class Opening:
         if class_ is None or (inspect.isclass(class_) and issubclass(class_, session)):
             return
         raise InvalidArgument(
-            f"{self.call}() got {_given(class_)} as class_. "
+            f"{self.call}() got {describe(class_)} as class_. "
             f"Pass {session.__name__} or a class derived from it."
         )
 
@@ -129,8 +130,8 @@ class Opening:
         kinds = (flavour.engine, flavour.connection, flavour.sessionmaker)
         *names, last = (kind.__name__ for kind in kinds)
         return InvalidArgument(
-            f"{self.call}() got {_given(bind)}{whence} as its bind. "
-            f"{_hint(self.call, bind)}Pass an instance of {', '.join(names)} or "
+            f"{self.call}() got {describe(bind)}{whence} as its bind. "
+            f"{hint(self.call, bind)}Pass an instance of {', '.join(names)} or "
             f"{last}, or a callable that returns one."
         )
 
@@ -146,62 +147,3 @@ def begin_savepoint(session: Session) -> SessionTransaction:
             if not getattr(driver_connection, "in_transaction", True):
                 connection.exec_driver_sql("BEGIN")
     return session.begin_nested()
-
-
-def _is_plain_callable(bind: Any) -> bool:
-    if inspect.isclass(bind) or not callable(bind) or _is_of_sqlalchemy(bind):
-        return False
-    functions = (inspect.unwrap(bind), inspect.unwrap(type(bind).__call__))
-    return not any(map(_suspends, functions))
-
-
-def _suspends(function: Any) -> bool:
-    return (
-        inspect.isgeneratorfunction(function)
-        or inspect.isasyncgenfunction(function)
-        or inspect.iscoroutinefunction(function)
-    )
-
-
-def _is_of_sqlalchemy(value: object) -> bool:
-    return _is_sync(value) or _is_async(value)
-
-
-def _is_sync(value: object) -> bool:
-    return isinstance(value, (Engine, Connection, sessionmaker, Session))
-
-
-def _is_async(value: object) -> bool:
-    # By name: importing sqlalchemy.ext.asyncio would require greenlet.
-    return any(
-        cls.__module__.startswith("sqlalchemy.ext.asyncio")
-        for cls in type(value).__mro__
-    )
-
-
-def _given(value: object) -> str:
-    """Name what was given, without its repr: that may hold a password."""
-    if inspect.isclass(value):
-        return f"the class {value.__name__}"
-    if inspect.isroutine(value):
-        return f"the function {value.__name__}()"
-    return f"an object of type {type(value).__name__}"
-
-
-def _hint(call: str, given: object) -> str:
-    """Say what to do about a bind that is often given by mistake."""
-    takes_async = call.startswith("async_")
-    if isinstance(given, (str, URL)):
-        return "Make an engine of a URL first, with create_engine(). "
-    if _is_sync(given) and takes_async:
-        return f"That one goes with {call.removeprefix('async_')}(). "
-    if _is_async(given) and not takes_async:
-        return f"That one goes with async_{call}(). "
-    if _is_of_sqlalchemy(given):
-        return "Each scope opens a session of its own here: pass its sessionmaker. "
-    if inspect.isroutine(given):
-        return (
-            "It is a generator, a context manager or a coroutine, and "
-            f"{call}() stands in its place: pass what it opens the session on. "
-        )
-    return ""

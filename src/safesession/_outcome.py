@@ -3,6 +3,7 @@
 import inspect
 from enum import Enum
 
+from ._binds import describe
 from .errors import InvalidArgument
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -31,8 +32,7 @@ def exception_types(
     for given in types:
         if not (inspect.isclass(given) and issubclass(given, BaseException)):
             raise InvalidArgument(
-                f"{call}() got commit_on with {type(given).__name__!r} in it, which is "
-                "not an exception type. Pass an exception class or a tuple of them, "
-                "as in commit_on=(HTTPException,)."
+                f"{call}() got {describe(given)} in commit_on. Pass an exception class "
+                "or a tuple of them, as in commit_on=(HTTPException,)."
             )
     return types

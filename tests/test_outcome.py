@@ -1,0 +1,43 @@
+"""The one decision, as a table."""
+
+import pytest
+
+from safesession._outcome import Outcome, decide
+
+
+class Masked(Exception):
+    """Says nothing of its class to those who ask it."""
+
+    @property
+    def __class__(self) -> type:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "commit_on", "outcome"),
+    [
+        (None, (), Outcome.COMMIT),
+        (None, (ValueError,), Outcome.COMMIT),
+        (ValueError(), (), Outcome.ROLLBACK),
+        (ValueError(), (ValueError,), Outcome.COMMIT),
+        (KeyError(), (LookupError,), Outcome.COMMIT),
+        (KeyError(), (OSError, LookupError), Outcome.COMMIT),
+        (LookupError(), (KeyError,), Outcome.ROLLBACK),
+        (KeyboardInterrupt(), (Exception,), Outcome.ROLLBACK),
+        (KeyboardInterrupt(), (BaseException,), Outcome.COMMIT),
+        (ExceptionGroup("", [KeyError()]), (KeyError,), Outcome.ROLLBACK),
+    ],
+)
+def test_decision(
+    error: BaseException | None,
+    commit_on: tuple[type[BaseException], ...],
+    outcome: Outcome,
+) -> None:
+    """A normal end and the types of `commit_on` commit; all else rolls back."""
+    assert decide(error, commit_on) is outcome
+
+
+def test_decision_asks_nothing_of_the_exception() -> None:
+    """An exception that raises when asked for its class is decided on all the same."""
+    assert decide(Masked(), (ValueError,)) is Outcome.ROLLBACK
+    assert decide(Masked(), (Masked,)) is Outcome.COMMIT

@@ -1,0 +1,214 @@
+"""What a scope opens a session on, and how it may be used."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlmodel
+from models import Note, stored
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session, sessionmaker
+
+from safesession import EngineNotConfigured, ScopeMisuse, session_scope
+
+
+class OwnSession(Session):
+    pass
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        lambda engine: engine,
+        sessionmaker,
+        lambda engine: lambda: engine,
+        lambda engine: lambda: sessionmaker(engine),
+    ],
+    ids=["engine", "sessionmaker", "returns engine", "returns sessionmaker"],
+)
+def test_bind(engine: Engine, bind: Callable[[Engine], Any]) -> None:
+    """An engine, a sessionmaker, and a callable that returns either, will do."""
+    with session_scope(bind(engine)) as session:
+        session.add(Note(text="kept"))
+        assert type(session).__mro__[-3:] == Session.__mro__[-3:]
+
+    assert stored(engine) == ["kept"]
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        session.execute(text("SELECT 1"))
+
+
+def test_connection_is_used_and_left_open(engine: Engine) -> None:
+    """A connection stays its owner's; a transaction begun on it does too."""
+    with engine.connect() as connection:
+        with session_scope(connection) as session:
+            session.add(Note(text="kept"))
+        assert not connection.closed
+        assert not connection.in_transaction()
+        with connection.begin() as transaction:
+            with session_scope(connection) as session:
+                session.add(Note(text="given up by the owner"))
+            transaction.rollback()
+
+    assert stored(engine) == ["kept"]
+
+
+def test_savepoint_of_the_session_s_own_is_rolled_back_in_the_owner_s_transaction(
+    engine: Engine,
+) -> None:
+    """A session that joins by a savepoint leaves the owner's work alone."""
+    maker = sessionmaker(join_transaction_mode="create_savepoint")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO note (text) VALUES ('owner')"))
+        maker.configure(bind=connection)
+        with pytest.raises(LookupError), session_scope(maker) as session:
+            session.add(Note(text="inner"))
+            session.flush()
+            raise LookupError
+
+    assert stored(engine) == ["owner"]
+
+
+def test_callable_is_called_once_for_each_scope_on_entering(engine: Engine) -> None:
+    """A callable is asked when the block begins, and not before."""
+    asked: list[str] = []
+
+    def engine_of_tenant() -> Engine:
+        asked.append("asked")
+        return engine
+
+    scope = session_scope(engine_of_tenant)
+    assert asked == []
+    with scope:
+        assert asked == ["asked"]
+    assert asked == ["asked"]
+
+
+@pytest.mark.parametrize("class_", [OwnSession, sqlmodel.Session])
+def test_class(engine: Engine, class_: type[Session]) -> None:
+    """`class_` is the session class for an engine, also one that a callable returns."""
+    with session_scope(engine, class_=class_) as session:
+        assert type(session) is class_
+    with session_scope(lambda: engine, class_=class_) as session:
+        assert type(session) is class_
+
+
+def test_settings_of_a_sessionmaker_stand(engine: Engine) -> None:
+    """What the sessionmaker says of `close_resets_only` and the rest is kept."""
+    maker = sessionmaker(
+        engine, class_=OwnSession, expire_on_commit=False, close_resets_only=True
+    )
+
+    with session_scope(maker) as session:
+        assert isinstance(session, OwnSession)
+        session.add(note := Note(text="kept"))
+
+    assert note.text == "kept"
+    assert session.execute(text("SELECT 1")).scalar_one() == 1
+    session.close()
+
+
+def test_two_phase_transaction_rolls_back_by_its_own_means(engine: Engine) -> None:
+    """A two-phase session is rolled back by SQLAlchemy alone."""
+    asked: list[str] = []
+    maker = sessionmaker(engine, twophase=True)
+
+    with pytest.raises(LookupError) as caught, session_scope(maker) as session:
+        event.listen(session, "after_rollback", lambda _: asked.append("rollback"))
+        session.begin()
+        raise LookupError
+
+    assert not hasattr(caught.value, "__notes__")
+    assert asked == ["rollback"]
+
+
+@pytest.mark.parametrize("bind", [None, lambda: None], ids=["None", "returns None"])
+def test_missing_bind(bind: None | Callable[[], None]) -> None:
+    """A bind that is, or returns, None raises on entering."""
+    scope = session_scope(bind)
+    with pytest.raises(EngineNotConfigured) as caught, scope:
+        pytest.fail("entered")
+
+    assert str(caught.value) == (
+        "session_scope() has no engine to open a session on: the bind is None. "
+        "Configure the engine before the scope is entered, or pass missing_ok=True "
+        "to get None for a session."
+    )
+
+
+@pytest.mark.parametrize("bind", [None, lambda: None], ids=["None", "returns None"])
+def test_missing_bind_that_is_accepted(
+    bind: None | Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `missing_ok` the session is None, and a warning is logged."""
+    with session_scope(bind, missing_ok=True) as session:
+        assert session is None
+
+    (record,) = caplog.records
+    assert record.name == "safesession"
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "session_scope() has no engine to open a session on: the bind is None. "
+        "The session is None too, as missing_ok=True asks."
+    )
+
+
+def test_exception_leaves_a_scope_without_a_session() -> None:
+    """An exception leaves a scope that has no session, as it is."""
+    with pytest.raises(LookupError), session_scope(None, missing_ok=True):
+        raise LookupError
+
+
+def test_missing_ok_changes_nothing_where_there_is_an_engine(engine: Engine) -> None:
+    """With `missing_ok` and an engine there is a session."""
+    with session_scope(engine, missing_ok=True) as session:
+        assert session is not None
+        session.add(Note(text="kept"))
+    assert stored(engine) == ["kept"]
+
+
+def test_scope_is_single_use(engine: Engine) -> None:
+    """A scope that was entered is not entered again, in or after its block."""
+    scope = session_scope(engine)
+    with scope, pytest.raises(ScopeMisuse) as inside:
+        scope.__enter__()
+    with pytest.raises(ScopeMisuse) as after:
+        scope.__enter__()
+
+    assert (
+        str(inside.value)
+        == str(after.value)
+        == (
+            "This session_scope() was entered before, and a scope serves one block. "
+            "Call session_scope() again for each 'with' block."
+        )
+    )
+
+
+def test_scope_is_not_left_without_being_entered(engine: Engine) -> None:
+    """A scope is left once, and after it was entered."""
+    scope = session_scope(engine)
+    with pytest.raises(ScopeMisuse) as before:
+        scope.__exit__(None, None, None)
+    with scope:
+        pass
+    with pytest.raises(ScopeMisuse) as twice:
+        scope.__exit__(None, None, None)
+
+    assert (
+        str(before.value)
+        == str(twice.value)
+        == (
+            "This session_scope() was left without being entered, or left twice. "
+            "Enter and leave it by a 'with' statement."
+        )
+    )
+
+
+def test_scope_keeps_no_session_alive(engine: Engine) -> None:
+    """A scope that was left holds on to nothing."""
+    scope = session_scope(engine)
+    with scope:
+        pass
+    assert scope._session is None
