@@ -279,6 +279,30 @@ def test_failing_close_is_logged_and_the_work_stays_committed(
     assert_nothing_left(habitat, used[0], ["kept?"])
 
 
+@pytest.mark.parametrize("hook", ["before_commit", "after_commit"])
+def test_failing_hook_is_raised_without_a_second_failure(
+    habitat: Habitat, observer: Engine, invalidated: list[object], hook: str
+) -> None:
+    """A hook that fails around the COMMIT leaves, whether or not it came too late."""
+    refusal = ValueError("refused")
+    used: list[Session] = []
+
+    def refuse(*args: object) -> None:
+        raise refusal
+
+    def listen(session: Session) -> None:
+        session.add(Note(text="kept?"))
+        event.listen(session, hook, refuse)
+        used.append(session)
+
+    assert habitat.run(listen) is refusal
+    assert not hasattr(refusal, "__notes__")
+    assert invalidated == []
+    kept = ["kept?"] if hook == "after_commit" else []
+    assert stored(observer) == kept
+    assert_nothing_left(habitat, used[0], kept)
+
+
 @pytest.mark.parametrize("error", [None, ValueError("later")])
 def test_poisoned_session_does_not_end_normally(
     habitat: Habitat, observer: Engine, error: ValueError | None

@@ -249,6 +249,29 @@ def test_failing_hook_rolls_back_to_the_savepoint(
     assert stored(observer) == ["after"]
 
 
+def test_hook_that_fails_after_the_release_leaves_the_outer_scope_usable(
+    nested: Nested, observer: Engine
+) -> None:
+    """An `after_commit` that fails is raised; the savepoint is released by then."""
+    refusal = ValueError("too late")
+
+    def hook(*args: object) -> None:
+        raise refusal
+
+    def listen(session: Session) -> None:
+        session.add(Note(text="inner"))
+        event.listen(session, "after_commit", hook)
+
+    def ignore(session: Session) -> None:
+        event.remove(session, "after_commit", hook)
+
+    left = nested.run(listen, after=ignore)
+
+    assert left == (refusal, None)
+    assert not hasattr(refusal, "__notes__")
+    assert stored(observer) == ["inner"]
+
+
 @pytest.mark.parametrize("step", ["do_release_savepoint", "do_rollback_to_savepoint"])
 def test_outer_scope_cannot_commit_what_a_savepoint_could_not_undo(
     nested: Nested, observer: Engine, step: str

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from under_test import Service
 
 

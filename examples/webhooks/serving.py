@@ -21,9 +21,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         # It listens already: whoever connects before uvicorn accepts is kept waiting.
         port = listener.getsockname()[1]
-        thread = Thread(
-            target=server.run, kwargs={"sockets": [listener]}, daemon=True
-        )
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{port}"

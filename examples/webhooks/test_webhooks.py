@@ -5,9 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
-
 from deliveries import TYPES, good, payload
+from sqlalchemy import event
 from under_test import Service
 
 pytestmark = pytest.mark.anyio
@@ -216,9 +215,7 @@ def fail_at_commit(service: Service) -> Any:
 @pytest.mark.parametrize("table", ["run", "event", "COMMIT"])
 async def test_unexpected_fault(service, client, path, table):
     """An unexpected fault is a 500 that leaves nothing half done, nor held."""
-    repair = (
-        fail_at_commit(service) if table == "COMMIT" else fail_at(service, table)
-    )
+    repair = fail_at_commit(service) if table == "COMMIT" else fail_at(service, table)
 
     response = await client.post(path, content=good(0))
 

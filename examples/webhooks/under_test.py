@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
 from checkouts import Checkouts
 from service.app import create_app
 

@@ -113,7 +113,10 @@ class _Root:
         for connection in () if session.twophase else _connections(session):
             if not connection.invalidated and not connection.in_nested_transaction():
                 connection.dialect.do_rollback(connection.connection)
-        session.rollback()
+        # An event hook may have failed after the COMMIT, or a flush was rolled back
+        # when it failed: then closing is all that is left.
+        if session.is_active:
+            session.rollback()
 
 
 class _Savepoint:
@@ -133,7 +136,10 @@ class _Savepoint:
     def rollback(self) -> None:
         # SQLAlchemy sends no ROLLBACK TO after a RELEASE that failed.
         lost = any(map(_failed_to_release, _connections(self._session)))
-        self._savepoint.rollback()
+        if self._savepoint.is_active:
+            self._savepoint.rollback()
+        else:
+            self._savepoint.close()
         if lost:
             self.invalidate()
 
