@@ -146,7 +146,7 @@ async def test_body_that_is_no_delivery(service, client, path, body):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    "field, value, told",
     [
         (("eventType",), "ACTOR.RUN.CREATED", "eventType: "),
         (("eventType",), "actor.run.succeeded", "eventType: "),
@@ -239,7 +239,7 @@ async def test_rejection_that_cannot_be_recorded(service, client, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/webhooks", 400), ("/webhooks/raised-late", 500)]
+    "path, status", [("/webhooks", 400), ("/webhooks/raised-late", 500)]
 )
 async def test_rejection_that_cannot_be_committed(
     service, client, path, status, caplog

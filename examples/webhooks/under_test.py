@@ -31,7 +31,7 @@ class Service:
         """Return what a connection from outside finds committed."""
         connection = sqlite3.connect(self.directory / "webhooks.db")
         try:
-            query = f"SELECT {columns} FROM {table} ORDER BY {columns}"
+            query = f"SELECT {columns} FROM {table} ORDER BY {columns}"  # noqa: S608
             return connection.execute(query).fetchall()
         finally:
             connection.close()
