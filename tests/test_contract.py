@@ -1,6 +1,5 @@
 """The contract's points 1 to 7, row by row, in every habitat."""
 
-import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -240,6 +239,21 @@ def test_interrupt_during_commit_leaves_after_rollback(
     assert left is interrupt
     assert stored(observer) == []
     assert_nothing_left(habitat, add.session, [])
+
+
+def test_exception_raised_again_by_the_rollback_is_no_second_failure(
+    habitat: Habitat, invalidated: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rollback that raises the exception leaving adds nothing to it."""
+    error = ValueError("the cause")
+
+    with failing(habitat.engine.dialect, "do_rollback", error):
+        left = habitat.run(Add(error))
+
+    assert left is error
+    assert not hasattr(error, "__notes__")
+    assert caplog.records == []
+    assert len(invalidated) == 1
 
 
 def test_two_failures_of_an_exit_are_told_apart(habitat: Habitat) -> None:

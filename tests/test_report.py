@@ -1,0 +1,127 @@
+"""What is told of a failure that may not take another's place."""
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    OperationalError,
+    PendingRollbackError,
+    StatementError,
+)
+
+from safesession._report import describe, report
+
+
+class SerializationFailure(Exception):
+    sqlstate = "40001"
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    pass
+
+
+INSERT = "INSERT INTO note (text) VALUES (?)"
+
+
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (RuntimeError("torn"), "RuntimeError: torn"),
+        (RuntimeError("torn\nin two"), "RuntimeError: torn"),
+        (Mute(), "test_report.Mute: <exception str() failed>"),
+        (
+            OperationalError(None, None, sqlite3.OperationalError("disk I/O error")),
+            "sqlalchemy.exc.OperationalError (sqlite3.OperationalError: disk I/O error)",
+        ),
+        (
+            OperationalError(INSERT, ("secret",), sqlite3.OperationalError("secret")),
+            "sqlalchemy.exc.OperationalError (sqlite3.OperationalError)",
+        ),
+        (
+            IntegrityError(None, None, sqlite3.IntegrityError("Key (text)=(secret)")),
+            "sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError)",
+        ),
+        (
+            DBAPIError(None, None, SerializationFailure("secret")),
+            "sqlalchemy.exc.DBAPIError "
+            "(test_report.SerializationFailure, SQLSTATE 40001)",
+        ),
+        (
+            StatementError("secret", INSERT, ("secret",), None),
+            "sqlalchemy.exc.StatementError",
+        ),
+        (
+            PendingRollbackError("Original exception was: ... secret"),
+            "sqlalchemy.exc.PendingRollbackError",
+        ),
+        (InvalidRequestError("secret"), "sqlalchemy.exc.InvalidRequestError"),
+    ],
+)
+def test_description_holds_no_values(error: BaseException, described: str) -> None:
+    """A class, a code, and a text only where no row and no statement is quoted."""
+    assert describe(error) == described
+
+
+@pytest.fixture
+def refusing_filter() -> Iterator[None]:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    logger = logging.getLogger("safesession")
+    logger.addFilter(refuse)
+    yield
+    logger.removeFilter(refuse)
+
+
+def test_exception_that_refuses_a_note_goes_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An exception that refuses attributes leaves as it is; the log has the failure."""
+    error = Frozen()
+
+    report("rollback", RuntimeError("torn"), error)
+
+    assert not hasattr(error, "__notes__")
+    assert "RuntimeError: torn" in caplog.text
+
+
+@pytest.mark.usefixtures("refusing_filter")
+def test_logging_that_fails_takes_nothing_s_place() -> None:
+    """A logging filter that raises is no failure of the exit; the note is there."""
+    error = ValueError()
+
+    report("rollback", RuntimeError("torn"), error)
+
+    assert len(error.__notes__) == 1
+
+
+def test_record_has_both_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
+    """One record shows where the failure, and where the exception leaving, arose."""
+
+    def arise(error: BaseException) -> BaseException:
+        try:
+            raise error
+        except BaseException as raised:
+            return raised
+
+    failure, error = arise(RuntimeError("torn")), arise(ValueError("secret"))
+    assert isinstance(failure, Exception)
+    report("rollback", failure, error)
+
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert told.count("in arise") == 2
+    assert "The exception leaving is ValueError:" in told
+    assert "secret" not in told
