@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
 def _running(app: Any) -> Iterator[str]:
     config = uvicorn.Config(app, lifespan="off", log_config=None, http="h11", ws="none")
     server = _Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
