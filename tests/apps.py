@@ -1,12 +1,14 @@
 """Apps, clients and small work for the tests of the FastAPI side."""
 
+import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from typing import Annotated, Any
 
 import httpx
-from anyio import from_thread
+from anyio import fail_after, from_thread, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Response, Security
 from sqlalchemy import select
 
@@ -64,6 +66,30 @@ async def talk(app: ASGIApp, path: str, texts: Iterable[str]) -> list[Message]:
     return sent
 
 
+async def while_no_thread_is_free(app: FastAPI, path: str) -> int:
+    """Return the status that `path` has while another request holds the only thread."""
+    started, release = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    other = FastAPI()
+
+    @other.get("/")
+    def wait() -> None:
+        loop.call_soon_threadsafe(started.set)
+        release.wait(10)
+
+    limiter = to_thread.current_default_thread_limiter()
+    limiter.total_tokens = 1
+    holder = asyncio.create_task(get(other))
+    try:
+        with fail_after(5):
+            await started.wait()
+            assert 0 == limiter.available_tokens
+            return (await get(app, path)).status_code
+    finally:
+        release.set()
+        await holder
+
+
 # Work, for sessions of either kind. A plain `def` endpoint with an async session is
 # odd, but has to come out right like any other.
 
@@ -92,6 +118,19 @@ def in_thread(work: Callable[..., Any], session: Any, *args: Any) -> Any:
     except StopIteration as stop:
         return stop.value
     raise AssertionError("a sync session does not suspend")
+
+
+def writing(get_session: Callable[..., Any]) -> tuple[FastAPI, list[Any]]:
+    """Return an app that writes a row, and a list of the sessions it has had."""
+    app, seen = FastAPI(), []
+
+    @app.get("/")
+    async def endpoint(session: Annotated[Any, Depends(get_session)]) -> None:
+        seen.append(session)
+        if session is not None:
+            await write(session)
+
+    return app, seen
 
 
 # The ways to say Depends(get_session), and the places to say it in.

@@ -87,3 +87,11 @@ def serve(make_engine: Any, make_async_engine: Any) -> Iterator[Callable[[Any], 
     """
     with ExitStack() as servers:
         yield lambda app: servers.enter_context(_running(app))
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port of this machine that refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

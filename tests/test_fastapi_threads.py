@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from apps import client, get, write
+from apps import client, get, while_no_thread_is_free, write
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 
@@ -80,30 +80,6 @@ async def test_exit_of_a_used_sync_session(
 
     assert 2 == len(threads)
     assert threading.get_ident() not in threads
-
-
-async def while_no_thread_is_free(app: FastAPI, path: str) -> int:
-    """Return the status that `path` has while another request holds the only thread."""
-    started, release = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-    other = FastAPI()
-
-    @other.get("/")
-    def wait() -> None:
-        loop.call_soon_threadsafe(started.set)
-        release.wait(10)
-
-    limiter = to_thread.current_default_thread_limiter()
-    limiter.total_tokens = 1
-    holder = asyncio.create_task(get(other))
-    try:
-        with fail_after(5):
-            await started.wait()
-            assert 0 == limiter.available_tokens
-            return (await get(app, path)).status_code
-    finally:
-        release.set()
-        await holder
 
 
 async def test_commit_waits_for_no_worker(database: Any, engine: Engine) -> None:
