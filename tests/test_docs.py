@@ -1,5 +1,6 @@
 """Every code block of the documents is run, or checked in some other way."""
 
+import asyncio
 import re
 import shlex
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
@@ -88,9 +90,13 @@ def test_blocks(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for example in document:
         example.evaluate()
 
+    # What a document need not show: its connections are closed here, and not by the
+    # garbage collector in the midst of another test.
     for value in document.namespace.values():
         if isinstance(value, Engine):
             value.dispose()
+        elif isinstance(value, AsyncEngine):
+            asyncio.run(value.dispose())
 
 
 def test_no_block_is_left_out(path: Path) -> None:
