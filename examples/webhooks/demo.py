@@ -34,6 +34,7 @@ SENDERS = 20
 # uvicorn hangs up after an unhandled exception, which is not what is examined here.
 ONCE = httpx.Limits(max_keepalive_connections=0)
 NO_ANSWER = 0
+Variant = Literal["faulty", "safe"]
 
 
 class ErrorLog(logging.Handler):
@@ -93,7 +94,7 @@ def count_wrong(statuses: list[int]) -> int:
 
 
 def try_out(
-    session: Literal["faulty", "safe"], file: Path, advance: Callable[[], object]
+    session: Variant, file: Path, advance: Callable[[], object]
 ) -> tuple[Counter[int], dict[str, int]]:
     """Run the service with that `get_session`; return its answers and its faults."""
     # The faulty service runs out of connections; nobody has to wait long for one.
@@ -137,7 +138,7 @@ def main() -> int:
     """Show the comparison; return 0 if there is nothing wrong with ours."""
     console = Console()
     gc.disable()
-    names = {"faulty": "second yield", "safe": "safesession"}
+    names: dict[Variant, str] = {"faulty": "second yield", "safe": "safesession"}
     columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn())
     outcomes = []
     with (

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 STATUS_AFTER = {
     "ACTOR.RUN.SUCCEEDED": "SUCCEEDED",
@@ -89,7 +90,7 @@ def parse(body: bytes) -> Delivery:
         raise BadDelivery("; ".join(map(_sentence, problems))) from None
 
 
-def _sentence(problem: dict) -> str:
+def _sentence(problem: ErrorDetails) -> str:
     field = ".".join(map(str, problem["loc"]))
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}" if field else message
