@@ -274,7 +274,10 @@ def _dependency(
         except BaseException as error:
             await end(session, error)
             raise
-        await end(session, None)
+        else:
+            await end(session, None)
+        finally:
+            del sessions[get_session]
 
     # An outer dependency that is no generator: whatever scope and cache the endpoint
     # asks of it, the inner one keeps its own.
