@@ -14,6 +14,7 @@ from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+from sybil.typing import Evaluator
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -52,19 +53,19 @@ def is_install(command: str) -> bool:
     if words[:2] not in (["pip", "install"], ["uv", "add"]):
         return False
     found = re.fullmatch(r"safesession(?:\[([\w,]+)\])?", words[-1])
-    return bool(found) and set((found[1] or known[0]).split(",")) <= set(known)
+    return found is not None and set((found[1] or known[0]).split(",")) <= set(known)
 
 
 def is_nox(command: str) -> bool:
     """Recognise a session that the noxfile has."""
     found = re.fullmatch(r"(?:\.venv/bin/)?nox(?: -s (\w+))?", command)
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    return bool(found) and (found[1] is None or f"def {found[1]}(" in noxfile)
+    return found is not None and (found[1] is None or f"def {found[1]}(" in noxfile)
 
 
 CHECKS: list[Callable[[str], bool]] = [is_set_up, is_install, is_nox]
 BLOCKS = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
-LANGUAGES: dict[str, Callable[[Example], object]] = {
+LANGUAGES: dict[str, Evaluator] = {
     "python": PythonEvaluator(),
     "console": check_commands,
     "bash": check_commands,

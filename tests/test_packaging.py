@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import metadata, requires
 from importlib.resources import files
+from types import ModuleType
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_fastapi_part_works_without_greenlet() -> None:
 @pytest.mark.parametrize(
     "module", [safesession, safesession.errors, safesession.fastapi]
 )
-def test_public_names(module: object) -> None:
+def test_public_names(module: ModuleType) -> None:
     """Each public name is there, in order, and says when it was added."""
     names = module.__all__
 
@@ -123,7 +124,7 @@ def test_metadata() -> None:
     assert "MIT" == told["License-Expression"]
     assert ["LICENSE"] == told.get_all("License-File")
     assert "text/markdown" == told["Description-Content-Type"]
-    assert {"asyncio", "fastapi", "sqlmodel"} == set(told.get_all("Provides-Extra"))
+    assert {"asyncio", "fastapi", "sqlmodel"} == set(told.get_all("Provides-Extra", []))
 
 
 def test_the_core_requires_sqlalchemy_alone() -> None:

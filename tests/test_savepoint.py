@@ -9,7 +9,7 @@ import pytest
 from contract import Body, dispose, failing, left_by, left_by_async
 from models import Note, Reply, stored
 from sqlalchemy import Engine, event, select
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
@@ -301,6 +301,39 @@ def test_deferred_constraint_is_left_to_the_outer_commit(
     assert left.inner is None
     assert isinstance(left.outer, IntegrityError)
     assert stored(observer) == []
+
+
+def test_savepoint_begins_the_transaction_that_the_driver_is_set_to(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """On SQLite the transaction around the savepoint has the connection's own level."""
+    engine = make_engine(connect_args={"isolation_level": "IMMEDIATE"})
+    sent: list[list[str]] = []
+    event.listen(
+        engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[:2])
+    )
+
+    with session_scope(engine) as outer, session_scope(outer):
+        outer.execute(select(1))
+
+    assert sent[0] == ["BEGIN", "IMMEDIATE"]
+
+
+def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
+    """A connection that died in the pool is an error of SQLAlchemy's, and invalidated."""
+    pooled = engine.raw_connection()
+    driver_connection = pooled.driver_connection
+    pooled.close()
+    assert driver_connection is not None
+    driver_connection.close()
+
+    with pytest.raises(DBAPIError) as caught:
+        with session_scope(engine) as outer, session_scope(outer):
+            outer.execute(select(1))
+
+    assert caught.value.connection_invalidated
+    with session_scope(engine) as session:
+        session.execute(select(1))
 
 
 def test_session_on_several_binds_takes_a_savepoint(engine: Engine) -> None:

@@ -102,7 +102,6 @@ async def test_goes_away_in_the_middle(service, client, path):
     assert len(answers[503]) == again.count(201)
 
 
-@pytest.mark.xfail(reason="safesession's SAVEPOINT asks the driver, unguarded")
 async def test_dead_connection_in_the_pool(service, client, path):
     """A delivery that is given a dead connection is a 503; the next one is stored."""
     pooled = service.engine.raw_connection()

@@ -140,10 +140,19 @@ def begin_savepoint(session: Session) -> SessionTransaction:
     """Begin a SAVEPOINT in `session`, within a transaction the database knows of."""
     with suppress(UnboundExecutionError):
         if session.get_bind().dialect.name == "sqlite":
-            connection = session.connection()
-            driver_connection = connection.connection.driver_connection
-            # pysqlite begins no transaction before the first write, and a SAVEPOINT
-            # outside of a transaction is one itself: its RELEASE would commit.
-            if not getattr(driver_connection, "in_transaction", True):
-                connection.exec_driver_sql("BEGIN")
+            _begin_sqlite(session.connection())
     return session.begin_nested()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # pysqlite begins no transaction before the first write, and a SAVEPOINT outside of
+    # a transaction is one itself: its RELEASE would commit.
+    driver_connection: Any = connection.connection.driver_connection
+    try:
+        begun = driver_connection.in_transaction
+        level = driver_connection.isolation_level or "DEFERRED"
+    except Exception:
+        # A connection that is dead, as SQLAlchemy finds out at the next statement.
+        return
+    if not begun:
+        connection.exec_driver_sql(f"BEGIN {level}")
