@@ -1,5 +1,6 @@
 """What a contributor runs before pushing: `nox`. One session of it: `nox -s lint`."""
 
+import os
 import re
 import shutil
 import sys
@@ -30,7 +31,7 @@ nox.options.sessions = [
 ]
 if not sys.argv[1:]:
     # A plain `nox` runs sessions side by side; one that is named is seen as it runs.
-    nox.options.parallel = "auto"
+    nox.options.parallel = os.cpu_count()
     nox.options.report = ".nox/report.json"
 
 PYPROJECT = load_toml("pyproject.toml")
@@ -67,8 +68,9 @@ def lint(session: nox.Session) -> None:
 @nox.session(allow_parallel=True)
 def types(session: nox.Session) -> None:
     """Check types by both checkers, and that both report a wrong use."""
-    install_package(session, *group("typing"))
-    session.run("mypy", "src", "tests/typing/api.py")
+    install_package(session, *group("typing"), *group("examples"))
+    example = ("examples/webhooks/service", "examples/webhooks/demo.py")
+    session.run("mypy", "src", "tests/typing/api.py", *example)
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "safesession")
     session.run("pytest", "--confcutdir=tests/typing", "tests/typing")
