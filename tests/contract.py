@@ -122,7 +122,7 @@ async def dispose(engine: AsyncEngine) -> None:
     await engine.dispose()
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
-            await asyncio.to_thread(thread.join, 5)
+            await asyncio.to_thread(thread.join, 1)
 
 
 def raise_if_any(error: BaseException | None) -> None:
