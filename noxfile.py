@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,8 +120,7 @@ def build(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", sdist, wheel)
     check_wheel(session, wheel)
 
-    with tarfile.open(sdist) as archive:
-        archive.extractall(place, filter="data")
+    shutil.unpack_archive(sdist, place)
     unpacked = place / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(unpacked / "src")
     install_package(session, *group("tests"), package=(str(wheel),))
