@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import pytest
@@ -125,6 +126,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def callbacks_while_settling() -> int:
+    """Count what is put on the loop while it settles: more than at rest is busy."""
+    loop = asyncio.get_running_loop()
+    with patch.object(loop, "call_soon", wraps=loop.call_soon) as call_soon:
+        await settle()
+    return call_soon.call_count
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_commit_that_has_begun_outlasts_cancellation(
     async_engine: AsyncEngine, engine: Engine, times: int
@@ -209,10 +218,12 @@ async def test_commit_outlasts_a_cancelled_anyio_scope(
                 session.add(Note(text="kept"))
 
     cancel_scope = anyio.CancelScope()
+    at_rest = await callbacks_while_settling()
     task = asyncio.create_task(work(cancel_scope))
     await commit.begun.wait()
     cancel_scope.cancel()
     await settle()
+    assert await callbacks_while_settling() == at_rest
     assert not task.done()
     commit.go_on.set()
     await task

@@ -155,6 +155,19 @@ def test_failing_commit_is_raised_after_rollback_and_close(
     assert_nothing_left(habitat, add.session, [])
 
 
+def test_failing_commit_keeps_its_context_in_an_exception_handler(
+    habitat: Habitat,
+) -> None:
+    """What the driver said of the commit is not hidden by what is being handled."""
+    try:
+        raise LookupError("being handled")
+    except LookupError:
+        left = habitat.run(AddOrphan())
+
+    assert left is not None
+    assert isinstance(left.__context__, sqlite3.IntegrityError)
+
+
 def test_failing_commit_of_commit_on_does_not_replace_the_exception(
     habitat: Habitat, caplog: pytest.LogCaptureFixture
 ) -> None:
