@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Security
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response, Security
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -162,6 +162,36 @@ async def test_a_request_that_is_served_twice(database: Any, engine: Engine) -> 
     assert 200 == (await get(app)).status_code
     assert attempts[0] is not attempts[1]
     assert ["kept"] == stored(engine)
+
+
+async def test_request_that_is_handed_on(database: Any, engine: Engine) -> None:
+    """An endpoint that hands its request on to another app shares the session."""
+    get_session = database.get_session(scope="request")
+    SessionDep = Annotated[Any, Depends(get_session)]
+    inner, app = FastAPI(), FastAPI()
+    seen: list[Any] = []
+
+    class HandedOn(Response):
+        async def __call__(self, *args: Any) -> None:
+            await inner(*args)
+
+    @inner.get("/")
+    async def second(session: SessionDep) -> None:
+        seen.append(session)
+        await write(session, "second")
+
+    @app.get("/")
+    async def first(session: SessionDep) -> Response:
+        seen.append(session)
+        await write(session, "first")
+        return HandedOn()
+
+    events = database.report("checkout", "commit")
+
+    assert 200 == (await get(app)).status_code
+    assert seen[0] is seen[1]
+    assert ["checkout", "commit"] == events
+    assert ["first", "second"] == stored(engine)
 
 
 async def test_mounted_app(database: Any, engine: Engine) -> None:
