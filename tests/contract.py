@@ -8,7 +8,11 @@ import asyncio
 import operator
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+)
 from types import TracebackType
 from typing import Any
 
@@ -130,9 +134,7 @@ def raise_if_any(error: BaseException | None) -> None:
         raise error
 
 
-def left_by(
-    scope: AbstractContextManager[Session], body: Body
-) -> BaseException | None:
+def left_by(scope: AbstractContextManager[Session], body: Body) -> BaseException | None:
     try:
         with scope as session:
             raise_if_any(body(session))

@@ -8,13 +8,13 @@ from unittest.mock import patch
 
 import anyio
 import pytest
-from models import Note, Reply, stored
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
+from models import Note, Reply, stored
 from safesession import EngineNotConfigured, ScopeMisuse, async_session_scope
 
 pytestmark = pytest.mark.anyio

@@ -6,6 +6,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
 from contract import (
     Habitat,
     assert_nothing_left,
@@ -15,11 +20,6 @@ from contract import (
     lines,
 )
 from models import Note, Reply, stored
-from sqlalchemy import Engine, event, text
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
-
 from safesession import session_scope
 
 
@@ -222,6 +222,45 @@ def test_failing_rollback_does_not_replace_the_exception(
     assert_nothing_left(habitat, add.session, [])
 
 
+def test_failing_rollback_below_a_savepoint_invalidates_too(
+    habitat: Habitat, invalidated: list[object]
+) -> None:
+    """A savepoint that is still open does not hide the rollback that fails."""
+    error = ValueError("the cause")
+
+    def leave_open(session: Session) -> BaseException:
+        session.add(Note(text="outer"))
+        session.flush()
+        session.begin_nested()
+        session.connection()
+        return error
+
+    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+        left = habitat.run(leave_open)
+
+    assert left is error
+    assert len(invalidated) == 1
+    assert_usable(habitat, [])
+
+
+def test_connection_that_was_lost_is_no_second_failure(
+    habitat: Habitat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the connection is gone, nothing is rolled back and nothing told."""
+    error = ValueError("the cause")
+
+    def lose(session: Session) -> BaseException:
+        session.add(Note(text="lost"))
+        session.flush()
+        session.connection().invalidate()
+        return error
+
+    assert habitat.run(lose) is error
+    assert not hasattr(error, "__notes__")
+    assert caplog.records == []
+    assert_usable(habitat, [])
+
+
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3)])
 def test_interrupt_during_rollback_leaves_with_the_exception_as_context(
     habitat: Habitat, invalidated: list[object], interrupt: BaseException
@@ -277,10 +316,11 @@ def test_two_failures_of_an_exit_are_told_apart(habitat: Habitat) -> None:
         left = habitat.run(add)
 
     assert isinstance(left, IntegrityError)
-    assert left.__notes__ == [
+    (note,) = left.__notes__
+    assert note == (
         "safesession: rollback failed, so the connection was invalidated: "
         "RuntimeError: torn"
-    ]
+    )
     assert_nothing_left(habitat, add.session, [])
 
 

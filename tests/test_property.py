@@ -1,6 +1,5 @@
 """Whatever is raised, after whatever was done, the contract holds."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -18,7 +18,7 @@ from sqlalchemy.exc import (
 from safesession._report import describe, report
 
 
-class SerializationFailure(Exception):
+class Serialization(Exception):
     sqlstate = "40001"
 
 
@@ -42,8 +42,8 @@ INSERT = "INSERT INTO note (text) VALUES (?)"
         (RuntimeError("torn\nin two"), "RuntimeError: torn"),
         (Mute(), "test_report.Mute: <exception str() failed>"),
         (
-            OperationalError(None, None, sqlite3.OperationalError("disk I/O error")),
-            "sqlalchemy.exc.OperationalError (sqlite3.OperationalError: disk I/O error)",
+            OperationalError(None, None, sqlite3.OperationalError("disk full")),
+            "sqlalchemy.exc.OperationalError (sqlite3.OperationalError: disk full)",
         ),
         (
             OperationalError(INSERT, ("secret",), sqlite3.OperationalError("secret")),
@@ -54,9 +54,8 @@ INSERT = "INSERT INTO note (text) VALUES (?)"
             "sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError)",
         ),
         (
-            DBAPIError(None, None, SerializationFailure("secret")),
-            "sqlalchemy.exc.DBAPIError "
-            "(test_report.SerializationFailure, SQLSTATE 40001)",
+            DBAPIError(None, None, Serialization("secret")),
+            "sqlalchemy.exc.DBAPIError (test_report.Serialization, SQLSTATE 40001)",
         ),
         (
             StatementError("secret", INSERT, ("secret",), None),

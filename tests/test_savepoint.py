@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from contract import Body, dispose, failing, left_by, left_by_async
-from models import Note, Reply, stored
 from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
+from contract import Body, dispose, failing, left_by, left_by_async
+from models import Note, Reply, stored
 from safesession import async_session_scope, session_scope
 
 
@@ -320,16 +320,19 @@ def test_savepoint_begins_the_transaction_that_the_driver_is_set_to(
 
 
 def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
-    """A connection that died in the pool is an error of SQLAlchemy's, and invalidated."""
+    """A connection that died in the pool raises as in SQLAlchemy, and is replaced."""
     pooled = engine.raw_connection()
     driver_connection = pooled.driver_connection
     pooled.close()
     assert driver_connection is not None
     driver_connection.close()
 
-    with pytest.raises(DBAPIError) as caught:
-        with session_scope(engine) as outer, session_scope(outer):
-            outer.execute(select(1))
+    with (
+        pytest.raises(DBAPIError) as caught,
+        session_scope(engine) as outer,
+        session_scope(outer),
+    ):
+        outer.execute(select(1))
 
     assert caught.value.connection_invalidated
     with session_scope(engine) as session:

@@ -1,6 +1,7 @@
 """Carry the decision out on a session: commit, rollback, close, invalidate."""
 
 from collections.abc import Callable, Collection
+from typing import cast
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
@@ -155,10 +156,8 @@ def _failed_to_release(connection: Connection) -> bool:
 
 
 def _connections(session: Session) -> Collection[Connection]:
-    """Return the connections that the session's transaction has checked out."""
-    transaction = session.get_transaction()
-    if transaction is None:
-        return ()
+    """Return the connections of the transaction that the session is in."""
+    transaction = cast(SessionTransaction, session.get_transaction())
     if _HAS_CONNECTIONS:
         return transaction.connections
     checked_out = transaction._connections

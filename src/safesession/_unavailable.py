@@ -2,6 +2,8 @@
 
 import inspect
 import traceback
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,14 +15,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ._report import describe, logger
 from .errors import EngineNotConfigured
 
-
-# What a database that is not to be had may raise; and much else may raise the last two.
-_TYPES: tuple[type[Exception], ...] = (
+# What a database that is not to be had may raise, and much else beside.
+_TYPES: list[type[Exception]] = [
     EngineNotConfigured,
     PoolTimeoutError,
     DBAPIError,
     OSError,
-)
+]
+with suppress(ImportError):
+    # SQLAlchemy 2.0 does not wrap what asyncpg raises while connecting.
+    _TYPES.append(import_module("asyncpg").PostgresError)
 
 
 def add_exception_handlers(app: FastAPI, *, retry_after: int = 1) -> None:
