@@ -1,6 +1,7 @@
 """`async_session_scope`."""
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -10,11 +11,12 @@ from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_sessionmaker,
 )
+from sqlalchemy.orm import SessionTransaction
 
-from ._cleanup import Run, leave
-from ._finish import raise_in_place
+from ._cleanup import Ending, run_to_end
+from ._finish import finish, needs_io, raise_in_place
 from ._opening import Flavour, begin_savepoint
-from ._outcome import ExceptionTypes, decide
+from ._outcome import ExceptionTypes, Outcome, decide
 from ._scope import Scope, T
 
 AS = TypeVar("AS", bound=AsyncSession)
@@ -154,15 +156,25 @@ class async_session_scope(Scope[T]):
         traceback: TracebackType | None,
     ) -> None:
         session = self._leave()
-        if session is None:
-            return
-        outcome = decide(error, self._commit_on)
-        run = in_greenlet(session)
-        raise_in_place(
-            await leave(session.sync_session, self._savepoint, outcome, error, run)
-        )
+        if session is not None:
+            outcome = decide(error, self._commit_on)
+            await leave(session, outcome, error, self._savepoint)
 
 
-def in_greenlet(session: AsyncSession) -> Run:
-    """Return a way to run the exit of `session` where SQLAlchemy can await."""
-    return lambda work: session.run_sync(lambda _: work())
+async def leave(
+    session: AsyncSession,
+    outcome: Outcome,
+    error: BaseException | None,
+    savepoint: SessionTransaction | None = None,
+) -> None:
+    """Finish the session, and raise what is to leave in place of `error`, if any."""
+    ending = partial(finish, session.sync_session, savepoint, outcome, error)
+    if savepoint is None and not needs_io(session.sync_session, outcome):
+        failure = ending()
+    else:
+        failure = await run_to_end(ending, partial(_in_greenlet, session), error)
+    raise_in_place(failure)
+
+
+async def _in_greenlet(session: AsyncSession, ending: Ending) -> BaseException | None:
+    return await session.run_sync(lambda _: ending())

@@ -4,42 +4,32 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
-from sqlalchemy.orm import Session, SessionTransaction
+from ._finish import set_context
 
-from ._finish import finish, needs_io, set_context
-from ._outcome import Outcome
-
-Run = Callable[
-    [Callable[[], BaseException | None]], Coroutine[Any, Any, BaseException | None]
-]
+# What ends a scope, and returns the exception to raise in place of the block's.
+Ending = Callable[[], BaseException | None]
+# Where it may wait for a database: a greenlet or a thread.
+Run = Callable[[Ending], Coroutine[Any, Any, BaseException | None]]
 
 
-async def leave(
-    session: Session,
-    savepoint: SessionTransaction | None,
-    outcome: Outcome,
-    error: BaseException | None,
-    run: Run,
+async def run_to_end(
+    ending: Ending, run: Run, error: BaseException | None
 ) -> BaseException | None:
-    """Finish the session: here where nothing waits for a database, else by `run`.
+    """Have `run` carry an exit out, to its end.
 
-    Return the exception to raise in place of `error`, as `finish` does; a
+    Return the exception to raise in place of `error`, as the exit does; a
     cancellation that arrived meanwhile is one.
     """
-    work = partial(finish, session, savepoint, outcome, error)
-    if savepoint is None and not needs_io(session, outcome):
-        return work()
-    failure, cancellation = await _run_to_end(run(work))
+    failure, cancellation = await _outlast(run(ending))
     if cancellation is None:
         return failure
     set_context(cancellation, error if failure is None else failure)
     return cancellation
 
 
-async def _run_to_end(
+async def _outlast(
     cleanup: Coroutine[Any, Any, BaseException | None],
 ) -> tuple[BaseException | None, asyncio.CancelledError | None]:
     """Return what the cleanup returned, and the cancellation it outlasted."""

@@ -3,23 +3,23 @@
 Needs the extra ``safesession[fastapi]``.
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from ._extras import require
 
 require("fastapi", extra="fastapi", wanted="safesession.fastapi")
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy.orm import Session
 
-from ._cleanup import Run, leave
-from ._finish import raise_in_place
 from ._opening import SYNC, Opening
-from ._outcome import ExceptionTypes, decide, exception_types
+from ._outcome import ExceptionTypes, Outcome, decide, exception_types
 from ._scope import EngineBind, S, SessionmakerBind
+from ._threads import leave as leave_by_thread
+from ._threads import open_guarded
 from ._unavailable import add_exception_handlers
 from .errors import InvalidArgument
 
@@ -133,9 +133,8 @@ def session_dependency(
     .. versionadded:: 0.1
     """
     opening = Opening("session_dependency", SYNC, class_, missing_ok, True)
-    return _dependency(
-        opening, bind, commit_on, scope, lambda session: (session, _in_thread)
-    )
+    open_session = partial(open_guarded, opening.on(bind))
+    return _dependency(opening.call, open_session, commit_on, scope, leave_by_thread)
 
 
 @overload
@@ -229,38 +228,29 @@ def async_session_dependency(
     .. versionadded:: 0.1
     """
     require("greenlet", extra="asyncio", wanted="async_session_dependency")
-    from ._aio import ASYNC, in_greenlet
+    from ._aio import ASYNC, leave
 
     opening = Opening("async_session_dependency", ASYNC, class_, missing_ok)
-    return _dependency(
-        opening,
-        bind,
-        commit_on,
-        scope,
-        lambda session: (session.sync_session, in_greenlet(session)),
-    )
+    return _dependency(opening.call, opening.on(bind), commit_on, scope, leave)
 
 
 def _dependency(
-    opening: Opening,
-    bind: Any,
+    call: str,
+    open_session: Callable[[], Any],
     commit_on: ExceptionTypes,
     scope: DependencyScope,
-    how_to_leave: Callable[[Any], tuple[Session, Run]],
+    leave: Callable[[Any, Outcome, BaseException | None], Awaitable[None]],
 ) -> Dependency[Any]:
     if scope not in ("function", "request"):
         raise InvalidArgument(
-            f"{opening.call}() got {scope!r} as its scope. Pass 'function' to end the "
+            f"{call}() got {scope!r} as its scope. Pass 'function' to end the "
             "transaction before the response is sent, or 'request' to end it after."
         )
-    open_session = opening.on(bind)
-    types = exception_types(opening.call, commit_on)
+    types = exception_types(call, commit_on)
 
     async def end(session: Any, error: BaseException | None) -> None:
         if session is not None:
-            outcome = decide(error, types)
-            sync_session, run = how_to_leave(session)
-            raise_in_place(await leave(sync_session, None, outcome, error, run))
+            await leave(session, decide(error, types), error)
 
     async def session_of_request(request: HTTPConnection) -> AsyncIterator[Any]:
         # FastAPI opens a second one for an endpoint below Security(..., scopes=...).
@@ -287,11 +277,3 @@ def _dependency(
         return session
 
     return get_session
-
-
-async def _in_thread(
-    work: Callable[[], BaseException | None],
-) -> BaseException | None:
-    # A limiter of its own: the requests that wait for this session's connection may
-    # hold every slot of the default one.
-    return await to_thread.run_sync(work, limiter=CapacityLimiter(1))

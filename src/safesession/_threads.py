@@ -1,0 +1,160 @@
+"""Sessions that threads take turns with, and an exit in a thread.
+
+The thread of a `def` endpoint goes on when its request is cancelled, with the session
+in its hands, while the exit wants to end it. So what a session does and its exit wait
+for each other, and after the exit of a cancelled request the session refuses.
+"""
+
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial, wraps
+from threading import RLock
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.orm import Session
+
+from ._cleanup import Ending, run_to_end
+from ._finish import finish, needs_io, raise_in_place
+from ._outcome import Outcome
+from .errors import ScopeMisuse
+
+# Whatever a session does on a connection, it does within one of these,
+_CALLS = (
+    "bulk_insert_mappings",
+    "bulk_save_objects",
+    "bulk_update_mappings",
+    "close",
+    "commit",
+    "connection",
+    "execute",
+    "flush",
+    "invalidate",
+    "prepare",
+    "reset",
+    "rollback",
+    "scalar",
+    "scalars",
+)
+# or within one of these on what these return.
+_BEGINNINGS = ("begin", "begin_nested")
+_CALLS_OF_TRANSACTION = ("close", "commit", "prepare", "rollback")
+
+_GUARD = "_safesession_guard"
+
+
+class Guard:
+    """Whose turn it is to use a session, and whether there is another."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._ended = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._ended:
+            self._lock.release()
+            raise ScopeMisuse(
+                "The request that this session belongs to was cancelled, and the "
+                "session has ended with it. Work that is to outlive its request needs "
+                "a session_scope() of its own."
+            )
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    @contextmanager
+    def if_free(self) -> Iterator[bool]:
+        """Take the turn if no other thread has it; tell whether that is so."""
+        free = self._lock.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free:
+                self._lock.release()
+
+    def end(self) -> None:
+        """Refuse whoever asks for another turn."""
+        self._ended = True
+
+
+def open_guarded(open_session: Callable[[], Session | None]) -> Session | None:
+    """Open a session whose calls wait for each other."""
+    session = open_session()
+    if session is not None:
+        cls: Any = type(session)
+        session.__class__ = _guarded_class(cls)
+        vars(session)[_GUARD] = Guard()
+    return session
+
+
+async def leave(
+    session: Session, outcome: Outcome, error: BaseException | None
+) -> None:
+    """Finish the session, and raise what is to leave in place of `error`, if any."""
+    guard: Guard = vars(session)[_GUARD]
+
+    def ending() -> BaseException | None:
+        with guard:
+            failure = finish(session, None, outcome, error)
+            if isinstance(error, CancelledError):
+                guard.end()
+        return failure
+
+    with guard.if_free() as free:
+        here = free and not needs_io(session, outcome)
+        failure = ending() if here else None
+    if not here:
+        failure = await run_to_end(ending, _in_thread, error)
+    raise_in_place(failure)
+
+
+async def _in_thread(ending: Ending) -> BaseException | None:
+    # A limiter of its own: the requests that wait for this session's connection may
+    # hold every slot of the default one.
+    return await to_thread.run_sync(ending, limiter=CapacityLimiter(1))
+
+
+# Bounded, as a service may make a sessionmaker, and so a class, for each request.
+@lru_cache(maxsize=128)
+def _guarded_class(cls: type[Session]) -> type[Session]:
+    members: dict[str, Any] = {"__module__": cls.__module__}
+    for name in _CALLS:
+        members[name] = _in_turn(getattr(cls, name))
+    for name in _BEGINNINGS:
+        members[name] = _in_turn(_guarding_transaction(getattr(cls, name)))
+    return type(cls.__name__, (cls,), members)
+
+
+def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a method of a session wait for its turn."""
+
+    @wraps(method)
+    def call(session: Session, *args: Any, **kwargs: Any) -> Any:
+        with vars(session)[_GUARD]:
+            return method(session, *args, **kwargs)
+
+    return call
+
+
+def _guarding_transaction(begin: Callable[..., Any]) -> Callable[..., Any]:
+    """Have what a beginning returns wait for its turn too."""
+
+    @wraps(begin)
+    def call(session: Session, *args: Any, **kwargs: Any) -> Any:
+        transaction = begin(session, *args, **kwargs)
+        for name in _CALLS_OF_TRANSACTION:
+            method = getattr(transaction, name)
+            in_turn = partial(_with_turn, vars(session)[_GUARD], method)
+            setattr(transaction, name, in_turn)
+        return transaction
+
+    return call
+
+
+def _with_turn(
+    guard: Guard, method: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    with guard:
+        return method(*args, **kwargs)
