@@ -11,16 +11,16 @@ from serving import serving
 
 FAULTS = (
     "wrong answers",
-    '"didn\'t stop" errors logged',
-    "other errors logged",
-    "events lost",
+    '"didn\'t stop" errors',
+    "other errors",
+    "events lost, told 201",
     "rejections not recorded",
-    "connections left checked out",
+    "connections left out",
 )
 
 
 def test_shows_the_fault_and_its_absence(tmp_path):
-    """It ends with status 0, the faults on the left and none on the right."""
+    """It ends with status 0, each fault in its column and none on the right."""
     finished = subprocess.run(  # noqa: S603
         [sys.executable, demo.__file__],
         cwd=tmp_path,
@@ -33,13 +33,17 @@ def test_shows_the_fault_and_its_absence(tmp_path):
     assert 0 == finished.returncode
     assert "\x1b" not in finished.stdout
     lines = [line.strip("│").split("│") for line in finished.stdout.splitlines()]
-    cells = [[cell.strip() for cell in line] for line in lines if len(line) == 3]
-    rows = {label: (int(left), int(right)) for label, left, right in cells}
-    assert 0 == sum(rows[label][1] for label in FAULTS)
-    assert [50, 150, 100] == [rows[f"answered {n}"][1] for n in (200, 201, 400)]
-    assert (0, 100) == rows["answered 400"]
-    assert 0 not in [rows[label][0] for label in FAULTS]
-    assert 40 == rows["connections left checked out"][0]
+    cells = [[cell.strip() for cell in line] for line in lines if len(line) == 4]
+    rows = {label: tuple(map(int, numbers)) for label, *numbers in cells}
+    answers = [rows[f"answered {status}"] for status in (200, 201, 400, 500)]
+    assert [(30, 170, 0, 100), (30, 170, 100, 0), (30, 150, 100, 20)] == [
+        *zip(*answers, strict=True)
+    ]
+    faults = [rows[label] for label in FAULTS]
+    assert [(120, 120, 0, 20, 100), (20, 0, 0, 20, 100), (0,) * 5] == [
+        column[:-1] for column in zip(*faults, strict=True)
+    ]
+    assert 0 == rows["connections left out"][-1]
     assert [] == list(tmp_path.iterdir())
 
 
@@ -62,13 +66,14 @@ def test_wrong_answers():
     """Each answer that is not the right one for its delivery counts, and no other."""
     right = {body: [400] for body in demo.BAD}
     right |= {body: [201] for body in demo.EVENTS}
+    right |= {body: [500] for body in demo.REFUSED}
     for body in demo.REDELIVERIES:
         right[body] = [200, 201]
     statuses = [right[body].pop() for body in demo.DELIVERIES]
 
     assert 0 == demo.count_wrong(statuses)
     for index, status in enumerate(statuses):
-        changed = [*statuses[:index], 500, *statuses[index + 1 :]]
+        changed = [*statuses[:index], 503, *statuses[index + 1 :]]
         assert 1 == demo.count_wrong(changed), status
 
 
