@@ -32,10 +32,9 @@ def answer(stored: bool) -> JSONResponse:
 def create_app(
     database_url: str = "sqlite:///webhooks.db",
     session: Literal["safe", "usual", "faulty"] = "safe",
-    pool_timeout: float = 30,
 ) -> FastAPI:
     """Return the service on a SQLite file, with the `get_session` asked for."""
-    engine = sessions.open_engine(database_url, pool_timeout)
+    engine = sessions.open_engine(database_url)
     SQLModel.metadata.create_all(engine)
     get_session = getattr(sessions, session)(engine)
     SessionDep = Annotated[Session, Depends(get_session)]

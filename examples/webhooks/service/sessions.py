@@ -10,7 +10,7 @@ from sqlmodel import Session
 from safesession.fastapi import session_dependency
 
 
-def open_engine(database_url: str, pool_timeout: float) -> Engine:
+def open_engine(database_url: str) -> Engine:
     """Return an engine for a SQLite file."""
     return create_engine(
         database_url,
@@ -18,7 +18,6 @@ def open_engine(database_url: str, pool_timeout: float) -> Engine:
         # of them waits for a connection that another has to be scheduled to return.
         pool_size=40,
         max_overflow=0,
-        pool_timeout=pool_timeout,
         # SQLite has one writer at a time; this is how long the others wait for it.
         connect_args={"timeout": 30},
     )
