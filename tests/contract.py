@@ -94,7 +94,8 @@ class InRequest(Habitat):
     def carries(self, error: BaseException) -> bool:
         # A coroutine cannot raise StopIteration; and contextlib, which FastAPI runs
         # dependencies with, cannot set the traceback of a frozen dataclass.
-        return not isinstance(error, StopIteration) and accepts_attributes(error)
+        may_leave = not issubclass(type(error), StopIteration)
+        return may_leave and accepts_attributes(error)
 
     def close(self) -> None:
         self._loop.close()

@@ -1,7 +1,8 @@
 """The contract's points 1 to 7, row by row, in every habitat."""
 
+import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_failing_commit_of_commit_on_does_not_replace_the_exception(
 
     assert left is error
     note = (
-        "safesession: commit failed, so the work was rolled back: "
+        "safesession: commit failed, so what was not committed was rolled back: "
         "sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError)"
     )
     assert error.__notes__ == [note]
@@ -259,6 +260,115 @@ def test_connection_that_was_lost_is_no_second_failure(
     assert not hasattr(error, "__notes__")
     assert caplog.records == []
     assert_usable(habitat, [])
+
+
+@pytest.fixture
+def refusing_filter() -> Iterator[None]:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    logger = logging.getLogger("safesession")
+    logger.addFilter(refuse)
+    yield
+    logger.removeFilter(refuse)
+
+
+@pytest.mark.usefixtures("refusing_filter")
+def test_logging_that_fails_takes_nothing_s_place(habitat: Habitat) -> None:
+    """A logging filter that raises is no failure of the exit; the note is there."""
+    error = ValueError("the cause")
+    add = Add(error)
+
+    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+        left = habitat.run(add)
+
+    assert left is error
+    assert len(error.__notes__) == 1
+    assert_nothing_left(habitat, add.session, [])
+
+
+class Hostile(Exception):
+    """Raises whatever it is asked."""
+
+    def __bool__(self) -> bool:
+        raise ZeroDivisionError
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, Hostile])
+def test_hostile_exception_is_not_replaced_by_what_is_told_of_it(
+    habitat: Habitat, failure: type[Exception]
+) -> None:
+    """An exception that raises when looked at leaves, and the exit is complete."""
+    error = Hostile()
+    add = Add(error)
+
+    with failing(habitat.engine.dialect, "do_rollback", failure()):
+        left = habitat.run(add)
+
+    assert left is error or not habitat.carries(error)
+    assert_nothing_left(habitat, add.session, [])
+
+
+def test_interrupt_while_a_failure_is_logged_is_not_held_back(habitat: Habitat) -> None:
+    """An interrupt that arrives in a logging filter leaves, after the exit."""
+    interrupt = KeyboardInterrupt()
+    add = Add(ValueError("the cause"))
+
+    logger = logging.getLogger("safesession")
+    with (
+        failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")),
+        failing(logger, "error", interrupt),
+    ):
+        left = habitat.run(add)
+
+    assert left is interrupt
+    assert_nothing_left(habitat, add.session, [])
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+def test_connection_that_the_block_has_closed_is_no_failure(
+    habitat: Habitat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block that closes its session's connection leaves nothing to roll back."""
+    error = ValueError("the cause")
+
+    def close(session: Session) -> BaseException:
+        session.add(Note(text="lost"))
+        session.flush()
+        session.connection().close()
+        return error
+
+    assert habitat.run(close) is error
+    assert not hasattr(error, "__notes__")
+    assert caplog.records == []
+    assert_usable(habitat, [])
+
+
+def test_hook_that_fails_when_the_transaction_is_gone_is_told_once(
+    habitat: Habitat,
+) -> None:
+    """A hook that fails after all was ended is no failing rollback on top of it."""
+    refusal = ValueError("refused")
+    used: list[Session] = []
+
+    def refuse(*args: object) -> None:
+        raise refusal
+
+    def listen(session: Session) -> None:
+        session.add(Note(text="kept"))
+        session.flush()
+        event.listen(session, "after_transaction_end", refuse)
+        used.append(session)
+
+    assert habitat.run(listen) is refusal
+    assert not hasattr(refusal, "__notes__")
+    assert_nothing_left(habitat, used[0], ["kept"])
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3)])

@@ -32,11 +32,11 @@ ASYNC_ENGINE = create_async_engine("sqlite+aiosqlite://")
 
 PASS_SYNC = (
     "Pass an instance of Engine, Connection or sessionmaker, or a callable that "
-    "returns one."
+    "returns one; or an instance of Session, for a SAVEPOINT in it."
 )
 PASS_ASYNC = (
     "Pass an instance of AsyncEngine, AsyncConnection or async_sessionmaker, or a "
-    "callable that returns one."
+    "callable that returns one; or an instance of AsyncSession, for a SAVEPOINT in it."
 )
 STANDS_IN = (
     "It is a generator, a context manager or a coroutine, and {call}() stands in its "
@@ -135,6 +135,11 @@ def test_wrong_bind(bind: Any, given: str, hint: str) -> None:
             "That one goes with session_scope().",
         ),
         (coroutine, "the function coroutine()", STANDS_IN),
+        (
+            URL_OF_SECRET,
+            "an object of type str",
+            "Make an engine of a URL first, with create_async_engine().",
+        ),
     ],
 )
 def test_wrong_bind_of_the_async_scope(bind: Any, given: str, hint: str) -> None:
@@ -179,6 +184,21 @@ def test_callable_that_returns_something_else(
     assert str(caught.value) == (
         f"session_scope() got {given} from the function bind() as its bind. "
         f"{hint}{PASS_SYNC}"
+    )
+
+
+@pytest.mark.parametrize(
+    "bind", [ASYNC_ENGINE.sync_engine, sessionmaker(ASYNC_ENGINE.sync_engine)]
+)
+def test_sync_engine_on_an_async_driver(bind: Any) -> None:
+    """A sync engine whose driver awaits is refused, and not at the first statement."""
+    with pytest.raises(InvalidArgument) as caught:
+        session_scope(bind)
+
+    assert str(caught.value) == (
+        "session_scope() got an engine on the async driver aiosqlite. Make it with "
+        "create_async_engine() and pass it to async_session_scope(), or use a sync "
+        "driver."
     )
 
 

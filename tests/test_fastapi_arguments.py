@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, sessionmaker
 
 from apps import client, writing
-from safesession import InvalidArgument
+from safesession import InvalidArgument, ScopeMisuse
 from safesession.fastapi import async_session_dependency, session_dependency
 
 pytestmark = pytest.mark.anyio
@@ -129,7 +129,7 @@ BAD_ASYNC_BINDS = {
         "the function async_generator()",
         "stands in its place",
     ),
-    "URL": ("sqlite:///s3cret.db", "an object of type str", "create_engine()"),
+    "URL": ("sqlite:///s3cret.db", "an object of type str", "create_async_engine()"),
     "number": (1, "an object of type int", PASS_ASYNC),
 }
 
@@ -238,3 +238,21 @@ def test_class_beside_a_sessionmaker() -> None:
         InvalidArgument, match="class_ beside an object of type session"
     ):
         session_dependency(sessionmaker(SYNC_ENGINE), class_=sqlmodel.Session)
+
+
+@pytest.mark.parametrize(
+    "factory, scope",
+    [
+        (session_dependency, "session_scope()"),
+        (async_session_dependency, "async_session_scope()"),
+    ],
+)
+async def test_dependency_that_is_called(factory: Any, scope: str) -> None:
+    """A `get_session` that is called by hand says what to call instead."""
+    with pytest.raises(ScopeMisuse) as caught:
+        await factory(None)()
+
+    assert str(caught.value) == (
+        "get_session() was called, and it is for Depends(get_session) alone. "
+        f"Outside of a request use {scope}."
+    )

@@ -264,3 +264,25 @@ async def test_cancelled_in_the_commit(
 
     assert 0 == database.engine.pool.checkedout()
     assert ["kept"] == stored(engine)
+
+
+async def test_exit_where_no_thread_can_be_started(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit holds the loop up rather than leave its connection out."""
+    app = FastAPI()
+    get_session = session_dependency(engine)
+
+    @app.get("/")
+    async def endpoint(session: Annotated[Session, Depends(get_session)]) -> None:
+        await write(session)
+        raise HTTPException(400)
+
+    async def refuse(*args: Any, **options: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(to_thread, "run_sync", refuse)
+
+    assert 400 == (await get(app)).status_code
+    assert 0 == engine.pool.checkedout()  # type: ignore[attr-defined]
+    assert [] == stored(engine)

@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, create_engine, event, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from contract import Body, dispose, failing, left_by, left_by_async
 from models import Note, Reply, stored
@@ -339,9 +340,56 @@ def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
         session.execute(select(1))
 
 
-def test_session_on_several_binds_takes_a_savepoint(engine: Engine) -> None:
-    """A session without one bind of its own is not asked for it."""
-    with Session(binds={Note: engine}) as outer:
-        with session_scope(outer):
-            outer.add(Note(text="inner"))
-        assert outer.scalars(select(Note.text)).all() == ["inner"]
+class Routing(Session):
+    """A session that has no bind where it is not told for what."""
+
+    def get_bind(self, mapper: Any = None, **options: Any) -> Any:
+        if mapper is None and "clause" not in options:
+            raise LookupError
+        return super().get_bind(mapper, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda engine: Session(binds={Note: engine}),
+        lambda engine: Session(create_engine("sqlite://"), binds={Note: engine}),
+        lambda engine: Routing(engine),
+        lambda engine: Session(engine, autobegin=False),
+    ],
+    ids=["binds", "second bind", "routing", "no autobegin"],
+)
+def test_savepoint_on_whatever_bind_is_used(
+    engine: Engine, make: Callable[[Engine], Session]
+) -> None:
+    """Nothing of the savepoint is committed by itself, on whichever engine it is."""
+    outer = make(engine)
+    if not outer.autobegin:
+        outer.begin()
+    with session_scope(outer):
+        outer.add(Note(text="inner"))
+    outer.rollback()
+    outer.close()
+
+    assert stored(engine) == []
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_failed_flush_in_a_joined_savepoint_leaves_the_owner_s_work(
+    engine: Engine, hide: bool
+) -> None:
+    """A session that joined a connection's transaction rolls back to its savepoint."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        connection.execute(insert(Note).values(text="owner"))
+        maker = sessionmaker(connection, join_transaction_mode="create_savepoint")
+        with (
+            pytest.raises(PendingRollbackError if hide else IntegrityError),
+            session_scope(maker) as session,
+            suppress(IntegrityError if hide else LookupError),
+        ):
+            session.add_all([Note(text="twice"), Note(text="twice")])
+            session.flush()
+        transaction.commit()
+
+    assert stored(engine) == ["owner"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlmodel
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
 from models import Note, stored
@@ -213,6 +213,33 @@ def test_scope_is_not_left_without_being_entered(engine: Engine) -> None:
             "Enter and leave it by a 'with' statement."
         )
     )
+
+
+def test_scope_that_could_not_be_entered_is_not_left(engine: Engine) -> None:
+    """Where the SAVEPOINT could not begin, the exit leaves the session alone."""
+    with Session(engine) as outer:
+        outer.add_all([Note(text="twice"), Note(text="twice")])
+        scope = session_scope(outer)
+        with pytest.raises(IntegrityError):
+            scope.__enter__()
+        with pytest.raises(ScopeMisuse):
+            scope.__exit__(None, None, None)
+        outer.rollback()
+
+    assert stored(engine) == []
+
+
+def test_sessionmaker_is_asked_for_its_settings_on_entering(engine: Engine) -> None:
+    """What configure() says after the scope was made counts."""
+    maker = sessionmaker(engine)
+    scope = session_scope(maker)
+    maker.configure(close_resets_only=True)
+
+    with scope as session:
+        pass
+
+    assert session.execute(text("SELECT 1")).scalar_one() == 1
+    session.close()
 
 
 def test_scope_keeps_no_session_alive(engine: Engine) -> None:

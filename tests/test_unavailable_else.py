@@ -1,11 +1,14 @@
 """What asking for the 503 leaves as it is: every other error, and its handler."""
 
 import sqlite3
+import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, WebSocket
 from fastapi.responses import JSONResponse
+from sqlalchemy import create_engine
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -204,3 +207,34 @@ async def test_websocket() -> None:
 
     with pytest.raises(EngineNotConfigured):
         await talk(app, "/", [])
+
+
+async def test_connection_that_is_used_in_another_thread(tmp_path: Path) -> None:
+    """A driver that refuses a thread is no database that cannot be reached."""
+    engine = create_engine(
+        f"sqlite:///{tmp_path / 'test.db'}", connect_args={"check_same_thread": True}
+    )
+    app = FastAPI()
+    get_session = session_dependency(engine)
+
+    @app.get("/")
+    def endpoint(session: Annotated[Any, Depends(get_session)]) -> None:
+        connection = session.connection()
+        failures: list[BaseException] = []
+
+        def execute() -> None:
+            try:
+                connection.exec_driver_sql("SELECT 1")
+            except DBAPIError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=execute)
+        thread.start()
+        thread.join()
+        session.invalidate()
+        raise failures[0]
+
+    add_exception_handlers(app)
+
+    assert 500 == (await get(app)).status_code
+    engine.dispose()

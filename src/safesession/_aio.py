@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import SessionTransaction
 
-from ._cleanup import Ending, run_to_end
+from ._cleanup import run_to_end
 from ._finish import finish, needs_io, raise_in_place
 from ._opening import Flavour, begin_savepoint
 from ._outcome import ExceptionTypes, Outcome, decide
@@ -147,6 +147,7 @@ class async_session_scope(Scope[T]):
     async def __aenter__(self) -> T:
         if self._enter():
             self._savepoint = await self._session.run_sync(begin_savepoint)
+            self._phase = "entered"
         return self._session  # type: ignore[no-any-return]
 
     async def __aexit__(
@@ -176,5 +177,5 @@ async def leave(
     raise_in_place(failure)
 
 
-async def _in_greenlet(session: AsyncSession, ending: Ending) -> BaseException | None:
-    return await session.run_sync(lambda _: ending())
+async def _in_greenlet(session: AsyncSession, work: Callable[[], None]) -> None:
+    await session.run_sync(lambda _: work())

@@ -27,7 +27,8 @@ def hint(call: str, bind: object) -> str:
     """Say what to do about a bind that is often given by mistake."""
     takes_async = call.startswith("async_")
     if isinstance(bind, (str, URL)):
-        return "Make an engine of a URL first, with create_engine(). "
+        create = "create_async_engine" if takes_async else "create_engine"
+        return f"Make an engine of a URL first, with {create}(). "
     if _is_sync(bind) and takes_async:
         return f"That one goes with {call.removeprefix('async_')}(). "
     if _is_async(bind) and not takes_async:

@@ -1,16 +1,14 @@
 """Carry the decision out on a session: commit, rollback, close, invalidate."""
 
-from collections.abc import Callable, Collection
-from typing import cast
+from collections.abc import Callable
+from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._begun import begun_by
 from ._outcome import Outcome
 from ._report import report
-
-# SQLAlchemy 2.1.7 made public what sessions have held all along.
-_HAS_CONNECTIONS = hasattr(SessionTransaction, "connections")
 
 
 def finish(
@@ -57,7 +55,7 @@ def needs_io(session: Session, outcome: Outcome) -> bool:
     """Tell whether `finish` has to talk to a database."""
     if not session.in_transaction():
         return False
-    return outcome is Outcome.COMMIT or bool(_connections(session))
+    return outcome is Outcome.COMMIT or bool(begun_by(session))
 
 
 class _Cleanup:
@@ -90,8 +88,8 @@ class _Cleanup:
             self._leaving = failure
         elif step == "commit" and leaving is None:
             self._leaving = failure
-        else:
-            report(step, failure, leaving)
+        elif step != "report":
+            self.attempt("report", partial(report, step, failure, leaving))
 
 
 class _Root:
@@ -109,14 +107,18 @@ class _Root:
             nested.rollback()
         # Session.rollback() hands the connection back to the pool whether or not the
         # ROLLBACK worked, and sends none after a failed COMMIT. So the driver is asked
-        # first, while the connection can still be invalidated. A two-phase transaction
-        # has a ROLLBACK of its own, and so has a savepoint that the session has joined.
-        for connection in () if session.twophase else _connections(session):
-            if not connection.invalidated and not connection.in_nested_transaction():
+        # first, while the connection can still be invalidated.
+        for connection, begun in begun_by(session).items():
+            # A two-phase transaction has a ROLLBACK of its own, and a savepoint was
+            # joined to a transaction that is for its owner to end.
+            ended_otherwise = isinstance(
+                begun, (NestedTransaction, TwoPhaseTransaction)
+            )
+            if not (ended_otherwise or connection.invalidated or connection.closed):
                 connection.dialect.do_rollback(connection.connection)
         # An event hook may have failed after the COMMIT, or a flush was rolled back
         # when it failed: then closing is all that is left.
-        if session.is_active:
+        if session.in_transaction() and session.is_active:
             session.rollback()
 
 
@@ -136,7 +138,7 @@ class _Savepoint:
 
     def rollback(self) -> None:
         # SQLAlchemy sends no ROLLBACK TO after a RELEASE that failed.
-        lost = any(map(_failed_to_release, _connections(self._session)))
+        lost = any(map(_failed_to_release, begun_by(self._session)))
         if self._savepoint.is_active:
             self._savepoint.rollback()
         else:
@@ -146,19 +148,10 @@ class _Savepoint:
 
     def invalidate(self) -> None:
         """Leave nothing of the savepoint for the outer transaction to commit."""
-        for connection in _connections(self._session):
+        for connection in begun_by(self._session):
             connection.invalidate()
 
 
 def _failed_to_release(connection: Connection) -> bool:
     nested = connection.get_nested_transaction()
     return nested is not None and not nested.is_active
-
-
-def _connections(session: Session) -> Collection[Connection]:
-    """Return the connections of the transaction that the session is in."""
-    transaction = cast(SessionTransaction, session.get_transaction())
-    if _HAS_CONNECTIONS:
-        return transaction.connections
-    checked_out = transaction._connections
-    return {key for key in checked_out if isinstance(key, Connection)}

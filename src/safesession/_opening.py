@@ -1,22 +1,19 @@
 """A bind, however given, becomes a fresh session or a clear error."""
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
+from ._begun import begun_by
 from ._binds import describe, hint, is_callable_bind
+from ._report import logger
 from .errors import EngineNotConfigured, InvalidArgument
-
-logger = logging.getLogger("safesession")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +71,21 @@ class Opening:
         if bind is None:
             return self._on_nothing
         if isinstance(bind, (self.flavour.engine, self.flavour.connection)):
-            self._check_pool(bind)
+            self._check_engine(bind)
             session_class = self.class_ or self.flavour.session
             return partial(session_class, bind, **self.flavour.session_options)
         if isinstance(bind, self.flavour.sessionmaker):
             self.refuse_class_beside(bind)
-            self._check_pool(bind.kw.get("bind"))
-            asked = "close_resets_only" in bind.kw
-            return partial(bind) if asked else partial(bind, close_resets_only=False)
+            self._check_engine(bind.kw.get("bind"))
+            return partial(self._on_sessionmaker, bind)
         return None
+
+    def _on_sessionmaker(self, maker: Any) -> Any:
+        # Its configure() may have been called since it was given.
+        self._check_engine(maker.kw.get("bind"))
+        if "close_resets_only" in maker.kw:
+            return maker()
+        return maker(close_resets_only=False)
 
     def _on_callable(self, bind: Callable[[], object]) -> Any:
         returned = bind()
@@ -113,10 +116,16 @@ class Opening:
             f"Pass {session.__name__} or a class derived from it."
         )
 
-    def _check_pool(self, bind: Any) -> None:
-        if not self.crosses_threads or bind is None:
+    def _check_engine(self, bind: Any) -> None:
+        if bind is None or self.flavour is not SYNC:
             return
-        if isinstance(bind.engine.pool, SingletonThreadPool):
+        if bind.dialect.is_async:
+            raise InvalidArgument(
+                f"{self.call}() got an engine on the async driver "
+                f"{bind.dialect.driver}. Make it with create_async_engine() and pass "
+                f"it to async_{self.call}(), or use a sync driver."
+            )
+        if self.crosses_threads and isinstance(bind.engine.pool, SingletonThreadPool):
             raise InvalidArgument(
                 f"{self.call}() got an engine whose SingletonThreadPool gives each "
                 "thread a connection of its own (with in-memory SQLite, a database of "
@@ -129,24 +138,37 @@ class Opening:
         flavour = self.flavour
         kinds = (flavour.engine, flavour.connection, flavour.sessionmaker)
         *names, last = (kind.__name__ for kind in kinds)
+        savepoint = ""
+        if self.call.endswith("_scope"):
+            session = flavour.session.__name__
+            savepoint = f"; or an instance of {session}, for a SAVEPOINT in it"
         return InvalidArgument(
             f"{self.call}() got {describe(bind)}{whence} as its bind. "
             f"{hint(self.call, bind)}Pass an instance of {', '.join(names)} or "
-            f"{last}, or a callable that returns one."
+            f"{last}, or a callable that returns one{savepoint}."
         )
 
 
 def begin_savepoint(session: Session) -> SessionTransaction:
     """Begin a SAVEPOINT in `session`, within a transaction the database knows of."""
-    with suppress(UnboundExecutionError):
-        if session.get_bind().dialect.name == "sqlite":
-            _begin_sqlite(session.connection())
+    for connection in begun_by(session):
+        _begin_sqlite(connection)
+    event.listen(session, "after_begin", _begin_below_savepoint)
     return session.begin_nested()
+
+
+def _begin_below_savepoint(
+    session: Session, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if session.in_nested_transaction():
+        _begin_sqlite(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:
     # pysqlite begins no transaction before the first write, and a SAVEPOINT outside of
     # a transaction is one itself: its RELEASE would commit.
+    if connection.dialect.name != "sqlite":
+        return
     driver_connection: Any = connection.connection.driver_connection
     try:
         begun = driver_connection.in_transaction

@@ -13,7 +13,7 @@ from sqlalchemy.exc import (
 logger = logging.getLogger("safesession")
 
 _CONSEQUENCE = {
-    "commit": "so the work was rolled back",
+    "commit": "so what was not committed was rolled back",
     "rollback": "so the connection was invalidated",
     "close": "so the connection was invalidated",
     "invalidate": "so the connection may not be back in the pool",
@@ -21,18 +21,20 @@ _CONSEQUENCE = {
 
 
 def report(step: str, failure: Exception, leaving: BaseException | None) -> None:
-    """Attach the failure of a step of the exit to the exception leaving, and log it."""
+    """Attach the failure of a step of the exit to the exception leaving, and log it.
+
+    May raise, by a logging filter or an exception that is hostile enough.
+    """
     message = f"safesession: {step} failed, {_CONSEQUENCE[step]}: {describe(failure)}"
-    record = f"{message}\n{_frames(failure)}"
     if leaving is not None:
-        record += f"\nThe exception leaving is {_name(leaving)}:\n{_frames(leaving)}"
         # Not leaving.add_note(), which a class may override; one that refuses
         # attributes, as a frozen dataclass does, goes without the note.
         with suppress(Exception):
             BaseException.add_note(leaving, message)
-    # A logging filter that raises must not take the exception's place either.
-    with suppress(Exception):
-        logger.error("%s", record)
+    record = f"{message}\n{_frames(failure)}"
+    if leaving is not None:
+        record += f"\nThe exception leaving is {_name(leaving)}:\n{_frames(leaving)}"
+    logger.error("%s", record)
 
 
 def describe(error: BaseException) -> str:
@@ -42,7 +44,7 @@ def describe(error: BaseException) -> str:
     values of a row. Left of them is what a driver says when it could not connect,
     commit or roll back: that is about the connection.
     """
-    if not isinstance(error, SQLAlchemyError):
+    if not issubclass(type(error), SQLAlchemyError):
         return _first_line(error)
     driver_error = getattr(error, "orig", None)
     if driver_error is None:
@@ -62,8 +64,12 @@ def _name(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    # traceback's formatting stands an error whose __str__ raises.
-    return traceback.format_exception_only(error)[0].partition("\n")[0]
+    # Not by traceback's formatting, which asks the whole chain for its truth.
+    try:
+        text = str(error).partition("\n")[0]
+    except Exception:
+        text = "<it has no text>"
+    return f"{_name(error)}: {text}" if text else _name(error)
 
 
 def _frames(error: BaseException) -> str:

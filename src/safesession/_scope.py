@@ -54,10 +54,11 @@ class Scope(Generic[T]):
                 f"This {call}() was entered before, and a scope serves one block. "
                 f"Call {call}() again for each 'with' block."
             )
-        self._phase = "entered"
+        self._phase = "entering"
         if self._open is None:
             return True
         self._session = self._open()
+        self._phase = "entered"
         return False
 
     def _leave(self) -> Any:
@@ -177,6 +178,7 @@ class session_scope(Scope[T]):
     def __enter__(self) -> T:
         if self._enter():
             self._savepoint = begin_savepoint(self._session)
+            self._phase = "entered"
         return self._session  # type: ignore[no-any-return]
 
     def __exit__(

@@ -15,7 +15,7 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.orm import Session
 
-from ._cleanup import Ending, run_to_end
+from ._cleanup import run_to_end
 from ._finish import finish, needs_io, raise_in_place
 from ._outcome import Outcome
 from .errors import ScopeMisuse
@@ -110,10 +110,14 @@ async def leave(
     raise_in_place(failure)
 
 
-async def _in_thread(ending: Ending) -> BaseException | None:
+async def _in_thread(work: Callable[[], None]) -> None:
     # A limiter of its own: the requests that wait for this session's connection may
     # hold every slot of the default one.
-    return await to_thread.run_sync(ending, limiter=CapacityLimiter(1))
+    try:
+        await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+    except RuntimeError:
+        # No thread can be started; holding up the loop is better than a leak.
+        work()
 
 
 # Bounded, as a service may make a sessionmaker, and so a class, for each request.

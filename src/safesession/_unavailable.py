@@ -86,8 +86,8 @@ class _Answer:
 def _is_unavailable(error: Exception) -> bool:
     if isinstance(error, (EngineNotConfigured, PoolTimeoutError)):
         return True
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return error.statement is not None
+    if isinstance(error, DBAPIError) and error.statement is not None:
+        return error.connection_invalidated
     # Drivers name a failure to connect in their own ways, asyncpg by a bare OSError;
     # but all of them raise it from the pool.
     return any(

@@ -21,7 +21,7 @@ from ._scope import EngineBind, S, SessionmakerBind
 from ._threads import leave as leave_by_thread
 from ._threads import open_guarded
 from ._unavailable import add_exception_handlers
-from .errors import InvalidArgument
+from .errors import InvalidArgument, ScopeMisuse
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -269,11 +269,17 @@ def _dependency(
         finally:
             del sessions[get_session]
 
+    of_request: Any = Depends(session_of_request, scope=scope)
+
     # An outer dependency that is no generator: whatever scope and cache the endpoint
     # asks of it, the inner one keeps its own.
-    async def get_session(
-        session: Any = Depends(session_of_request, scope=scope),
-    ) -> Any:
+    async def get_session(session: Any = of_request) -> Any:
+        """Return the session of the request; for `Depends`."""
+        if session is of_request:
+            raise ScopeMisuse(
+                "get_session() was called, and it is for Depends(get_session) alone. "
+                f"Outside of a request use {call.replace('dependency', 'scope')}()."
+            )
         return session
 
     return get_session
