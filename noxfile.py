@@ -141,7 +141,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show the fault of the usual get_session, and its absence here."""
+    """Show the faults of hand-written get_sessions, and its absence here."""
     install_package(session, *group("examples"))
     session.run("python", "examples/webhooks/demo.py", *session.posargs)
 
