@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from apps import get
 from models import Note, stored
-from safesession import ScopeMisuse, session_scope
+from safesession import ScopeMisuse, _threads, session_scope
 from safesession.fastapi import session_dependency
 from test_aio import settle
 
@@ -61,6 +61,26 @@ class Request:
         assert await asyncio.to_thread(self._ended.wait, 10)
 
 
+@pytest.fixture
+def exit_begun(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Be told when the exit begins to use the session."""
+    begun = threading.Event()
+
+    def finish(*args: Any) -> BaseException | None:
+        begun.set()
+        return original(*args)
+
+    original = _threads.finish
+    monkeypatch.setattr(_threads, "finish", finish)
+    return begun
+
+
+async def assert_waiting(exit_begun: threading.Event, task: asyncio.Task[Any]) -> None:
+    """Check that the exit does not begin, however long one waits for it."""
+    assert not await asyncio.to_thread(exit_begun.wait, 0.1)
+    assert not task.done()
+
+
 def add(session: Session) -> None:
     session.add(Note(text="kept?"))
     session.flush()
@@ -71,7 +91,9 @@ async def assert_cancelled(task: asyncio.Task[Any]) -> None:
         await asyncio.wait_for(task, 10)
 
 
-async def test_exit_waits_for_the_statement_of_the_thread(engine: Engine) -> None:
+async def test_exit_waits_for_the_statement_of_the_thread(
+    engine: Engine, exit_begun: threading.Event
+) -> None:
     """The exit leaves the connection alone while the endpoint's thread uses it."""
     done: list[str] = []
     request = Request(engine, add)
@@ -80,7 +102,7 @@ async def test_exit_waits_for_the_statement_of_the_thread(engine: Engine) -> Non
     event.listen(engine, "rollback", lambda *args: done.append("rollback"))
 
     task = await request.cancel_where_stopped()
-    assert not task.done()
+    await assert_waiting(exit_begun, task)
     assert done == []
     await request.go_on()
     await assert_cancelled(task)
@@ -90,13 +112,15 @@ async def test_exit_waits_for_the_statement_of_the_thread(engine: Engine) -> Non
     assert stored(engine) == []
 
 
-async def test_exit_waits_for_the_connection_of_the_thread(engine: Engine) -> None:
+async def test_exit_waits_for_the_connection_of_the_thread(
+    engine: Engine, exit_begun: threading.Event
+) -> None:
     """A connection that the thread was waiting for is checked in again."""
     request = Request(engine, add)
     event.listen(engine, "checkout", request.stop)
 
     task = await request.cancel_where_stopped()
-    assert not task.done()
+    await assert_waiting(exit_begun, task)
     await request.go_on()
     await assert_cancelled(task)
 
@@ -104,7 +128,9 @@ async def test_exit_waits_for_the_connection_of_the_thread(engine: Engine) -> No
     assert stored(engine) == []
 
 
-async def test_exit_waits_for_the_savepoint_of_the_thread(engine: Engine) -> None:
+async def test_exit_waits_for_the_savepoint_of_the_thread(
+    engine: Engine, exit_begun: threading.Event
+) -> None:
     """A scope inside the endpoint ends before the request's own does."""
 
     def work(session: Session) -> None:
@@ -117,7 +143,7 @@ async def test_exit_waits_for_the_savepoint_of_the_thread(engine: Engine) -> Non
     event.listen(engine, "rollback", lambda *args: done.append("rollback"))
 
     task = await request.cancel_where_stopped()
-    assert not task.done()
+    await assert_waiting(exit_begun, task)
     assert done == []
     await request.go_on()
     await assert_cancelled(task)
