@@ -300,6 +300,23 @@ class Hostile(Exception):
         raise ZeroDivisionError
 
 
+def test_hostile_exception_of_a_commit_hook_leaves(habitat: Habitat) -> None:
+    """A commit that fails by an exception that raises when looked at is raised."""
+    failure = Hostile()
+
+    def refuse(*args: object) -> None:
+        raise failure
+
+    def listen(session: Session) -> None:
+        session.add(Note(text="lost"))
+        event.listen(session, "before_commit", refuse)
+
+    left = habitat.run(listen)
+
+    assert left is failure or not habitat.carries(failure)
+    assert_usable(habitat, [])
+
+
 @pytest.mark.parametrize("failure", [RuntimeError, Hostile])
 def test_hostile_exception_is_not_replaced_by_what_is_told_of_it(
     habitat: Habitat, failure: type[Exception]

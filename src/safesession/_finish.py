@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from sqlalchemy import Connection, NestedTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
@@ -38,7 +39,7 @@ def raise_in_place(failure: BaseException | None) -> None:
     """Raise what `finish` returned, if anything, with the context it has."""
     if failure is None:
         return
-    context = failure.__context__
+    context = BaseException.__getattribute__(failure, "__context__")
     try:
         raise failure
     finally:
@@ -47,7 +48,7 @@ def raise_in_place(failure: BaseException | None) -> None:
 
 
 def set_context(error: BaseException, context: BaseException | None) -> None:
-    """Set `__context__`, also on an exception that refuses attributes."""
+    """Set `__context__`, also of an exception that refuses attributes."""
     BaseException.__setattr__(error, "__context__", context)
 
 
@@ -81,7 +82,7 @@ class _Cleanup:
         leaving = self._leaving
         if failure is leaving:
             return
-        if not isinstance(failure, Exception):
+        if not issubclass(type(failure), Exception):
             # A KeyboardInterrupt, a SystemExit, a cancellation: not to be held back.
             if leaving is not None:
                 set_context(failure, leaving)
@@ -89,7 +90,8 @@ class _Cleanup:
         elif step == "commit" and leaving is None:
             self._leaving = failure
         elif step != "report":
-            self.attempt("report", partial(report, step, failure, leaving))
+            telling = partial(report, step, cast(Exception, failure), leaving)
+            self.attempt("report", telling)
 
 
 class _Root:

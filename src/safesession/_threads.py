@@ -98,7 +98,7 @@ async def leave(
     def ending() -> BaseException | None:
         with guard:
             failure = finish(session, None, outcome, error)
-            if isinstance(error, CancelledError):
+            if issubclass(type(error), CancelledError):
                 guard.end()
         return failure
 
