@@ -320,6 +320,19 @@ def test_savepoint_begins_the_transaction_that_the_driver_is_set_to(
     assert sent[0] == ["BEGIN", "IMMEDIATE"]
 
 
+def test_transactions_without_a_savepoint_are_begun_by_the_driver(
+    engine: Engine,
+) -> None:
+    """After the savepoint, the session's transactions are the driver's again."""
+    with session_scope(engine) as outer:
+        with session_scope(outer):
+            outer.execute(select(1))
+        outer.commit()
+        driver_connection = outer.connection().connection.driver_connection
+        assert driver_connection is not None
+        assert not driver_connection.in_transaction
+
+
 def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
     """A connection that died in the pool raises as in SQLAlchemy, and is replaced."""
     pooled = engine.raw_connection()

@@ -120,7 +120,7 @@ class _Root:
                 connection.dialect.do_rollback(connection.connection)
         # An event hook may have failed after the COMMIT, or a flush was rolled back
         # when it failed: then closing is all that is left.
-        if session.in_transaction() and session.is_active:
+        if session.is_active:
             session.rollback()
 
 
