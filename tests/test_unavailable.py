@@ -114,16 +114,18 @@ async def test_no_connection(
     else:
         get_session = async_session_dependency(create_async_engine(url))
 
+    before = set(threading.enumerate())
     await assert_503(service(get_session), path, caplog)
     if driver == "aiosqlite":
-        await end_of_aiosqlite()
+        await end_of_aiosqlite(set(threading.enumerate()) - before)
 
 
-async def end_of_aiosqlite() -> None:
+async def end_of_aiosqlite(threads: set[threading.Thread]) -> None:
     """Wait for the thread of a connection that failed: it needs the event loop."""
-    for thread in threading.enumerate():
+    for thread in threads:
         if "_connection_worker_thread" in thread.name:
-            await to_thread.run_sync(thread.join)
+            await to_thread.run_sync(thread.join, 5)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
