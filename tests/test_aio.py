@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from models import Note, Reply, stored
 from safesession import EngineNotConfigured, ScopeMisuse, async_session_scope
+from safesession._cleanup import _Once
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +106,17 @@ async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
     await scope.__aenter__()
     with pytest.raises(StopIteration):
         scope.__aexit__(None, None, None).send(None)
+
+
+def test_ending_is_carried_out_once() -> None:
+    """Whoever comes second finds the ending done."""
+    done: list[str] = []
+    once = _Once(lambda: done.append("done"))
+
+    once()
+    once()
+
+    assert done == ["done"]
 
 
 class Stalled:

@@ -333,6 +333,20 @@ def test_transactions_without_a_savepoint_are_begun_by_the_driver(
         assert not driver_connection.in_transaction
 
 
+def test_savepoint_elsewhere_is_preceded_by_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the database is not SQLite, the driver begins the transaction itself."""
+    monkeypatch.setattr(engine.dialect, "name", "another")
+    sent: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+
+    with session_scope(engine) as outer, session_scope(outer):
+        outer.execute(select(1))
+
+    assert not any("BEGIN" in statement for statement in sent)
+
+
 def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
     """A connection that died in the pool raises as in SQLAlchemy, and is replaced."""
     pooled = engine.raw_connection()

@@ -6,7 +6,7 @@ for each other, and after the exit of a cancelled request the session refuses.
 """
 
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
 from threading import RLock
@@ -65,7 +65,7 @@ class Guard:
         self._lock.release()
 
     @contextmanager
-    def if_free(self) -> Iterator[bool]:
+    def if_free(self) -> Generator[bool, None, None]:
         """Take the turn if no other thread has it; tell whether that is so."""
         free = self._lock.acquire(blocking=False)
         try:
