@@ -58,11 +58,12 @@ async def _outlast(
     # In a task of its own, which a cancellation of this one does not reach.
     task = asyncio.create_task(cleanup)
     cancellation = await _wait(task)
-    if cancellation is not None:
+    # Not every Python lets coverage see the branches taken when a task is resumed.
+    if cancellation is not None:  # pragma: no branch
         with _shield():
-            while not task.done():
+            while not task.done():  # pragma: no branch
                 cancellation = await _wait(task) or cancellation
-    if not task.cancelled():
+    if not task.cancelled():  # pragma: no branch
         task.result()
     return cancellation
 
