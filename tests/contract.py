@@ -155,7 +155,8 @@ async def left_by_async(
     return None
 
 
-async def left_by_request(app: FastAPI) -> BaseException | None:
+async def request(app: FastAPI, send: Callable[..., Any]) -> None:
+    """Have `app` serve a GET in this very task, with nothing in between."""
     scope = {
         "type": "http",
         "method": "GET",
@@ -167,11 +168,15 @@ async def left_by_request(app: FastAPI) -> BaseException | None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request"}
 
+    await app(scope, receive, send)
+
+
+async def left_by_request(app: FastAPI) -> BaseException | None:
     async def send(message: dict[str, Any]) -> None:
         pass
 
     try:
-        await app(scope, receive, send)
+        await request(app, send)
     except BaseException as error:
         return error
     return None

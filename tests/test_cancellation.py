@@ -11,6 +11,7 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from contract import request
 from models import Note, stored
 from safesession import async_session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
@@ -222,17 +223,7 @@ class Requests:
     async def run(self, unit: Unit) -> None:
         self.answered.clear()
         self._app.state.unit = unit
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [],
-            "query_string": b"",
-        }
-        await self._app(scope, self._receive, self._send)
-
-    async def _receive(self) -> dict[str, Any]:
-        return {"type": "http.request"}
+        await request(self._app, self._send)
 
     async def _send(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
