@@ -12,6 +12,7 @@ import pytest
 import safesession
 import safesession.errors
 import safesession.fastapi
+import safesession.testing
 
 
 def run(code: str) -> str:
@@ -48,6 +49,7 @@ def test_import_pulls_in_nothing_but_sqlalchemy() -> None:
             "from safesession.fastapi import *; async_session_dependency(None)",
             "asyncio",
         ),
+        ("hypothesis", "from safesession.testing import exceptions", "hypothesis"),
     ],
 )
 def test_an_absent_extra_is_named(absent: str, wanted: str, extra: str) -> None:
@@ -85,7 +87,8 @@ def test_fastapi_part_works_without_greenlet() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [safesession, safesession.errors, safesession.fastapi]
+    "module",
+    [safesession, safesession.errors, safesession.fastapi, safesession.testing],
 )
 def test_public_names(module: ModuleType) -> None:
     """Each public name is there, in order, and says when it was added."""
@@ -124,7 +127,9 @@ def test_metadata() -> None:
     assert "MIT" == told["License-Expression"]
     assert ["LICENSE"] == told.get_all("License-File")
     assert "text/markdown" == told["Description-Content-Type"]
-    assert {"asyncio", "fastapi", "sqlmodel"} == set(told.get_all("Provides-Extra", []))
+    assert {"asyncio", "fastapi", "hypothesis", "pytest", "sqlmodel"} == set(
+        told.get_all("Provides-Extra", [])
+    )
 
 
 def test_the_core_requires_sqlalchemy_alone() -> None:

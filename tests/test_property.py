@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 import contract
 from contract import Habitat, Looks
 from models import Note, Reply, stored
-from strategies import exceptions
+from safesession.testing import exceptions
 
 STEPS = st.lists(
     st.sampled_from(["add", "flush", "query", "commit", "rollback", "savepoint"]),

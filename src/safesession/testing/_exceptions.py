@@ -1,4 +1,4 @@
-"""Hypothesis strategies: exceptions of every make."""
+"""`exceptions`, the Hypothesis strategy."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from hypothesis import strategies as st
 
-BASES: list[type[BaseException]] = [
+_BASES: list[type[BaseException]] = [
     Exception,
     ValueError,
     KeyError,
@@ -25,7 +25,7 @@ BASES: list[type[BaseException]] = [
     asyncio.CancelledError,
 ]
 
-HOSTILE = [
+_HOSTILE = [
     "__str__",
     "__repr__",
     "__eq__",
@@ -44,9 +44,9 @@ def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 @st.composite
-def exception_types(draw: st.DrawFn) -> type[BaseException]:
+def _classes(draw: st.DrawFn) -> type[BaseException]:
     """Build an exception class: a base, slots, a frozen dataclass, hostile methods."""
-    base = draw(st.sampled_from(BASES))
+    base = draw(st.sampled_from(_BASES))
     make = draw(st.sampled_from(["builtin", "plain", "slots", "frozen", "hostile"]))
     if make == "builtin":
         return base
@@ -54,7 +54,7 @@ def exception_types(draw: st.DrawFn) -> type[BaseException]:
     if make == "slots":
         namespace["__slots__"] = ("detail",)
     if make == "hostile":
-        names = draw(st.sets(st.sampled_from(HOSTILE), min_size=1))
+        names = draw(st.sets(st.sampled_from(_HOSTILE), min_size=1))
         namespace |= dict.fromkeys(names, _refuse)
     built = type(f"{make.title()}{base.__name__}", (base,), namespace)
     if make == "frozen":
@@ -64,7 +64,7 @@ def exception_types(draw: st.DrawFn) -> type[BaseException]:
 
 @st.composite
 def _single(draw: st.DrawFn) -> BaseException:
-    built = draw(exception_types())
+    built = draw(_classes())
     if draw(st.booleans()) and built.__init__ is BaseException.__init__:
         return built("told")
     return built()
@@ -78,18 +78,41 @@ def _groups(leaves: st.SearchStrategy[BaseException]) -> Any:
 
 
 @st.composite
-def exceptions(draw: st.DrawFn) -> BaseException:
-    """Build an exception, or a nested group, with any cause and context."""
+def _with_links(draw: st.DrawFn) -> BaseException:
     made = st.recursive(_single(), _groups, max_leaves=4)
     error = draw(made)
     if draw(st.booleans()):
-        set_attribute(error, "__cause__", draw(made))
+        _set(error, "__cause__", draw(made))
     if draw(st.booleans()):
-        set_attribute(error, "__context__", draw(made))
-    set_attribute(error, "__suppress_context__", draw(st.booleans()))
+        _set(error, "__context__", draw(made))
+    _set(error, "__suppress_context__", draw(st.booleans()))
     return error
 
 
-def set_attribute(error: BaseException, name: str, value: object) -> None:
+def _set(error: BaseException, name: str, value: object) -> None:
     """Set an attribute, also on an exception that refuses them."""
     BaseException.__setattr__(error, name, value)
+
+
+def exceptions() -> st.SearchStrategy[BaseException]:
+    """Return a Hypothesis strategy for exceptions of every make.
+
+    It draws built-in exceptions, those with slots, frozen dataclasses, exceptions whose
+    ``__str__``, ``__eq__``, ``__hash__``, ``__bool__`` or ``add_note`` raise, groups of
+    all of these, and gives them any cause and context; ``BaseException``,
+    ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and ``CancelledError``
+    are among them.
+
+    .. code-block:: python
+
+        @given(error=exceptions())
+        def test_my_exception_leaves(error):
+            with pytest.raises(type(error)) as caught, session_scope(engine):
+                raise error
+            assert caught.value is error
+
+    Needs the extra ``safesession[hypothesis]``.
+
+    .. versionadded:: 0.1
+    """
+    return _with_links()
