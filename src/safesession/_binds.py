@@ -7,11 +7,11 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 
-def is_callable_bind(bind: object) -> bool:
+def is_callable_bind(bind: Any) -> bool:
     """Tell a callable that may return a bind from a bind, a class, a generator."""
     if inspect.isclass(bind) or not callable(bind):
         return False
-    return not (_is_sync(bind) or _is_async(bind) or _suspends(bind))
+    return not (_is_sync(bind) or _is_async(bind) or suspends(inspect.unwrap(bind)))
 
 
 def describe(value: object) -> str:
@@ -23,7 +23,7 @@ def describe(value: object) -> str:
     return f"an object of type {type(value).__name__}"
 
 
-def hint(call: str, bind: object) -> str:
+def hint(call: str, bind: Any) -> str:
     """Say what to do about a bind that is often given by mistake."""
     takes_async = call.startswith("async_")
     if isinstance(bind, (str, URL)):
@@ -35,7 +35,7 @@ def hint(call: str, bind: object) -> str:
         return f"That one goes with async_{call}(). "
     if _is_sync(bind) or _is_async(bind):
         return "Each scope opens a session of its own here: pass its sessionmaker. "
-    if _suspends(bind):
+    if suspends(inspect.unwrap(bind)):
         return (
             "It is a generator, a context manager or a coroutine, and "
             f"{call}() stands in its place: pass what it opens the session on. "
@@ -55,12 +55,11 @@ def _is_async(value: object) -> bool:
     )
 
 
-def _suspends(bind: Any) -> bool:
-    """Tell a generator or coroutine function, also below a decorator."""
-    functions = (inspect.unwrap(bind), getattr(type(bind), "__call__", None))
+def suspends(function: Any) -> bool:
+    """Tell a generator or coroutine function, or an object called as one."""
     return any(
-        inspect.isgeneratorfunction(function)
-        or inspect.isasyncgenfunction(function)
-        or inspect.iscoroutinefunction(function)
-        for function in functions
+        inspect.isgeneratorfunction(each)
+        or inspect.isasyncgenfunction(each)
+        or inspect.iscoroutinefunction(each)
+        for each in (function, getattr(type(function), "__call__", None))
     )

@@ -1,0 +1,139 @@
+"""Ways to hold a session: each runs a body of work on one, and tells what left."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+# Works on a session; may return what is to be raised in the block, as not all can be
+# raised through a coroutine.
+Body = Callable[[Session], BaseException | None]
+
+
+class Harness:
+    """A way to hold a session."""
+
+    # The session that was given last, sync or async.
+    session: Any = None
+
+    def run(self, body: Body) -> BaseException | None:
+        """Run `body` on a session, and return the exception that left, if any."""
+        raise NotImplementedError
+
+    def carries(self, error: BaseException) -> bool:
+        """Tell whether `error` would arrive as it is if there were no scope."""
+        return True
+
+    def call(self, work: Callable[[Any], Any], session: Any) -> Any:
+        """Call `work` on a session outside of any scope."""
+        return work(session)
+
+    def look(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        """Do something on a connection of one's own, and commit it."""
+        with engine.begin() as connection:
+            return work(connection)
+
+    def dispose(self, engine: Engine) -> None:
+        """Close the connections that are in the engine's pool."""
+        engine.dispose()
+
+    def close(self) -> None:
+        """Let go of what the harness itself holds."""
+
+
+class InWith(Harness):
+    """A block of a `with` statement."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._make = make
+
+    def run(self, body: Body) -> BaseException | None:
+        try:
+            with self._make() as session:
+                self.session = session
+                raise_if_any(body(session))
+        except BaseException as error:
+            return error
+        return None
+
+
+class InTask(Harness):
+    """Whatever needs an event loop, which it has of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.Runner()
+
+    async def left_by(self, body: Body) -> BaseException | None:
+        """Run `body` as `run` does, in the running loop."""
+        raise NotImplementedError
+
+    async def work_on(self, session: Any, body: Body) -> BaseException | None:
+        """Run `body` on a session of either kind."""
+        self.session = session
+        if isinstance(session, Session):
+            return body(session)
+        returned: BaseException | None = await session.run_sync(body)
+        return returned
+
+    def run(self, body: Body) -> BaseException | None:
+        return self.wait_for(self.left_by(body))
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run(work)
+
+    def call(self, work: Callable[[Any], Any], session: Any) -> Any:
+        if isinstance(session, Session):
+            return work(session)
+        return self.wait_for(session.run_sync(work))
+
+    def look(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        if not engine.dialect.is_async:
+            return super().look(engine, work)
+        return self.wait_for(look(engine, work))
+
+    def dispose(self, engine: Engine) -> None:
+        if not engine.dialect.is_async:
+            return super().dispose(engine)
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        return self.wait_for(AsyncEngine(engine).dispose())
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+class InAsyncWith(InTask):
+    """A block of an `async with` statement."""
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        super().__init__()
+        self._make = make
+
+    async def left_by(self, body: Body) -> BaseException | None:
+        try:
+            async with self._make() as session:
+                raise_if_any(await self.work_on(session, body))
+        except BaseException as error:
+            return error
+        return None
+
+
+async def look(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Do something on a connection of one's own, from a running loop."""
+    if not engine.dialect.is_async:
+        with engine.begin() as connection:
+            return work(connection)
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    async with AsyncEngine(engine).begin() as async_connection:
+        return await async_connection.run_sync(work)
+
+
+def raise_if_any(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
