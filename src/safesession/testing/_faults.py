@@ -62,7 +62,7 @@ class Faults:
 
         with Faults(engine, {"commit": OperationalError("disk full")}) as faults:
             ...
-        assert faults.injected == ["commit"]
+        assert faults.injected
 
     Args:
         engine: The engine, sync or async.
@@ -88,8 +88,8 @@ class Faults:
         self._patches = ExitStack()
         #: The names of the calls, in their order.
         self.calls: list[str] = []
-        #: The names of those that failed.
-        self.injected: list[str] = []
+        #: Those that failed, by their number.
+        self.injected: dict[int, Fault] = {}
 
     def __enter__(self) -> Self:
         dialect, pool = self._engine.dialect, self._engine.pool
@@ -127,7 +127,7 @@ class Faults:
         fault = self._take(len(self.calls), name)
         if fault is None:
             return make(*args, **kwargs)
-        self.injected.append(name)
+        self.injected[len(self.calls)] = fault
         # There is no second way to let go of a connection of the driver.
         if fault.after or name == "close":
             make(*args, **kwargs)
