@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 Task = asyncio.Task[Any]
 
@@ -42,7 +43,7 @@ class Unit:
     """A unit of work, run in a task that is interrupted at one suspension.
 
     Args:
-        run: A coroutine function that does the work from its beginning. It gets the
+        run: A coroutine function that does the work, any number of times. It gets the
             unit, and calls `block_ends` on it where the block that holds the session
             ends, so that what follows is known to be the exit.
         patience: Seconds after which a run is said to hang.
@@ -54,18 +55,20 @@ class Unit:
         self._run = run
         self._patience = patience
         self._suspensions: Suspensions
-        self._ended_after: int | None = None
 
     def block_ends(self) -> None:
         """Be told that what follows is the exit."""
-        self._ended_after = self._suspensions.count
+        self._suspensions.of_block = self._suspensions.count
 
     async def first_of_exit(self) -> int:
         """Run the unit untouched; return the number of its exit's first suspension."""
-        await self.interrupted(0, Cancel())
-        if self._ended_after is None:
+        # Once before, as the first run is the one that has to connect.
+        for _ in range(2):
+            await self.interrupted(0, Interrupt())
+        of_block = self._suspensions.of_block
+        if of_block is None:
             raise ValueError("The unit has to call block_ends() where its block ends.")
-        return self._ended_after + 1
+        return of_block + 1
 
     async def at_each(
         self, interrupt: "Interrupt", first: int = 1
@@ -83,14 +86,14 @@ class Unit:
 
     async def interrupted(self, at: int, interrupt: "Interrupt") -> Interrupted:
         """Run the unit, and interrupt it at its suspension number `at`, if any."""
-        self._ended_after = None
         self._suspensions = suspensions = Suspensions(self._run(self), at)
         bystanders = asyncio.all_tasks()
         task = asyncio.create_task(interrupt.around(suspensions))
         suspensions.interrupt = partial(
             interrupt.at, task=task, bystanders=frozenset(bystanders)
         )
-        await asyncio.wait({task}, timeout=self._patience)
+        with suspensions.of_tasks():
+            await asyncio.wait({task}, timeout=self._patience)
         pending = asyncio.all_tasks() - bystanders - {task}
         reached = 0 < at <= suspensions.count
         hung = not task.done()
@@ -103,7 +106,7 @@ class Unit:
         return Interrupted(
             at=at,
             reached=reached,
-            in_block=self._ended_after is None or at <= self._ended_after,
+            in_block=suspensions.of_block is None or at <= suspensions.of_block,
             suspensions=suspensions.count,
             hung=hung,
             lost=arrived != reached,
@@ -113,33 +116,96 @@ class Unit:
 
 
 class Suspensions:
-    """Awaits a coroutine, counts its suspensions and interrupts one of them."""
+    """Awaits a unit, counts its suspensions and interrupts one of them.
+
+    Those of the tasks that the unit makes count too: what it waits for goes through
+    stages there.
+    """
 
     def __init__(self, unit: Coroutine[Any, Any, object], at: int) -> None:
         self._unit = unit
         self._at = at
         self.count = 0
+        # How many the block had, once it has ended.
+        self.of_block: int | None = None
         self.interrupt: Callable[[Any], None]
 
     def __await__(self) -> Generator[Any, Any, None]:
-        resume: Callable[[Any], Any] = self._unit.send
+        _counting.set(self)
+        yield from _Counted(self._unit, self).__await__()
+
+    def suspends(self, future: Any) -> None:
+        self.count += 1
+        if self.count == self._at:
+            self.interrupt(future)
+
+    @contextmanager
+    def of_tasks(self) -> Generator[None, None, None]:
+        """Count those of the unit's tasks too."""
+        loop = asyncio.get_running_loop()
+        before = loop.get_task_factory()
+        loop.set_task_factory(self._make_task)
+        try:
+            yield
+        finally:
+            loop.set_task_factory(before)
+
+    def _make_task(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> Task:
+        if _counting.get(None) is self:
+            coroutine = _Counted(coroutine, self)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+
+_counting: ContextVar[Suspensions] = ContextVar("_counting")
+
+
+class _Counted(Coroutine[Any, Any, Any]):
+    """A coroutine that tells of its suspensions."""
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], suspensions: Suspensions
+    ) -> None:
+        self._coroutine = coroutine
+        self._suspensions = suspensions
+
+    def send(self, value: Any) -> Any:
+        return self._told(self._coroutine.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._told(self._coroutine.throw(*error))
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def _told(self, future: Any) -> Any:
+        self._suspensions.suspends(future)
+        return future
+
+    def __getattr__(self, name: str) -> Any:
+        # Of inspect.getcoroutinestate(), which anyio asks.
+        return getattr(self._coroutine, name)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[[Any], Any] = self.send
         value: Any = None
         while True:
             try:
                 future = resume(value)
-            except StopIteration:
-                return
-            self.count += 1
-            if self.count == self._at:
-                self.interrupt(future)
+            except StopIteration as stop:
+                return stop.value
             try:
-                resume, value = self._unit.send, (yield future)
+                resume, value = self.send, (yield future)
             except BaseException as error:
-                resume, value = self._unit.throw, error
+                resume, value = self.throw, error
 
 
 class Interrupt:
-    """A way to cancel a unit. One instance serves any number of runs in turn."""
+    """A way to cancel a unit, for any number of runs in turn; this one leaves it alone.
+
+    The others are in `INTERRUPTS` of the module `_interrupts`, by name.
+    """
 
     name: ClassVar[str]
 
@@ -156,164 +222,7 @@ class Interrupt:
             task: The one that runs `around`.
             bystanders: The tasks that were there before.
         """
-        raise NotImplementedError
 
     def arrived(self, task: Task) -> bool:
         """Tell whether the interrupt has come back to where it came from."""
         return task.cancelled()
-
-
-class Cancel(Interrupt):
-    """One native cancellation."""
-
-    name = "cancel"
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        task.cancel()
-
-
-class CancelTwice(Interrupt):
-    """A second one as soon as the task runs on."""
-
-    name = "cancel twice"
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        task.cancel()
-        loop = asyncio.get_running_loop()
-        loop.call_soon(partial(loop.call_soon, task.cancel))
-
-
-class CancelWhenDone(Interrupt):
-    """When what the task waits for is done, before the task knows."""
-
-    name = "cancel when done"
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        if future is None:
-            task.cancel()
-        else:
-            future.add_done_callback(partial(_cancel, task))
-
-
-class CancelAll(Interrupt):
-    """Every task that the unit has made too, as a loop does that shuts down."""
-
-    name = "cancel all tasks"
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        for each in asyncio.all_tasks() - bystanders:
-            each.cancel()
-
-
-class Timeout(Interrupt):
-    """`asyncio.timeout` that runs out."""
-
-    name = "asyncio.timeout"
-
-    async def around(self, suspensions: Suspensions) -> object:
-        async with asyncio.timeout(None) as self._timeout:
-            await suspensions
-        return None
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        self._timeout.reschedule(asyncio.get_running_loop().time())
-
-    def arrived(self, task: Task) -> bool:
-        return _left_by(task, TimeoutError)
-
-
-class WaitFor(Timeout):
-    """`asyncio.wait_for` that runs out; before Python 3.12 it makes a task."""
-
-    name = "asyncio.wait_for"
-
-    async def around(self, suspensions: Suspensions) -> object:
-        # Its timer is taken from it, so as to run out when the test says so.
-        attributes = vars(asyncio.get_running_loop())
-        attributes["call_at"] = self._call_at
-        await asyncio.wait_for(suspensions, timeout=3600)
-        return None
-
-    def _call_at(
-        self,
-        when: float,
-        run_out: Callable[..., object],
-        *args: Any,
-        context: Any = None,
-    ) -> asyncio.TimerHandle:
-        loop = asyncio.get_running_loop()
-        del vars(loop)["call_at"]
-        self._run_out = partial(run_out, *args)
-        return asyncio.TimerHandle(when, run_out, args, loop, context)
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        asyncio.get_running_loop().call_soon(self._run_out)
-
-
-class CancelScope(Interrupt):
-    """An anyio cancel scope, which cancels again at every await."""
-
-    name = "anyio cancel scope"
-
-    async def around(self, suspensions: Suspensions) -> object:
-        import anyio
-
-        with anyio.CancelScope() as self._scope:
-            await suspensions
-        return self._scope.cancelled_caught
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        self._scope.cancel()
-
-    def arrived(self, task: Task) -> bool:
-        ended_well = not task.cancelled() and task.exception() is None
-        return ended_well and task.result() is True
-
-
-class Sibling(Interrupt):
-    """A task group in which another task failed."""
-
-    name = "task group"
-
-    async def around(self, suspensions: Suspensions) -> object:
-        self._failing = asyncio.get_running_loop().create_future()
-        async with asyncio.TaskGroup() as group:
-            sibling = group.create_task(self._fail())
-            await suspensions
-            sibling.cancel()
-        return None
-
-    async def _fail(self) -> None:
-        await self._failing
-
-    def at(self, future: Any, task: Task, bystanders: frozenset[Task]) -> None:
-        self._failing.set_exception(LookupError("the sibling"))
-
-    def arrived(self, task: Task) -> bool:
-        if not _left_by(task, BaseExceptionGroup):
-            return False
-        group = cast(BaseExceptionGroup[BaseException], task.exception())
-        return all(isinstance(error, LookupError) for error in group.exceptions)
-
-
-def _cancel(task: Task, future: object) -> None:
-    task.cancel()
-
-
-def _left_by(task: Task, kind: type[BaseException]) -> bool:
-    return not task.cancelled() and isinstance(task.exception(), kind)
-
-
-INTERRUPTS: dict[str, type[Interrupt]] = {
-    kind.name: kind
-    for kind in (
-        Cancel,
-        CancelTwice,
-        CancelWhenDone,
-        CancelAll,
-        Timeout,
-        WaitFor,
-        *((CancelScope,) if find_spec("anyio") else ()),
-        Sibling,
-    )
-}
