@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, get_args, get_origin
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,6 +16,8 @@ from ._harness import Harness, InAsyncWith, InWith
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.params import Depends
+
+    from ._request import InRequest
 
 
 def harness_for(factory: Any, route: str | None = None) -> Harness:
@@ -36,6 +38,11 @@ def harness_for(factory: Any, route: str | None = None) -> Harness:
 
         return InRequest(_as_depends(factory))
     return _in_block(factory)
+
+
+def is_in_request(harness: Harness) -> "TypeGuard[InRequest]":
+    """Tell a harness that needs FastAPI, without importing it."""
+    return hasattr(harness, "depends")
 
 
 def is_dependency(factory: Any) -> bool:

@@ -19,6 +19,8 @@ class Interrupted:
     # Whether there was a suspension number `at`; if not, the unit was left alone.
     reached: bool
     in_block: bool
+    # How many the block had, if it has ended.
+    of_block: int | None
     # Of the whole unit, with those that the interrupt has caused.
     suspensions: int
     hung: bool
@@ -107,6 +109,7 @@ class Unit:
             at=at,
             reached=reached,
             in_block=suspensions.of_block is None or at <= suspensions.of_block,
+            of_block=suspensions.of_block,
             suspensions=suspensions.count,
             hung=hung,
             lost=arrived != reached,

@@ -1,0 +1,53 @@
+"""The promise about cancellation: an exit that is interrupted at each suspension."""
+
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
+from ._harness import InTask, raise_if_any
+from ._interrupts import INTERRUPTS
+from ._row import Row
+from ._suspensions import Interrupt, Interrupted, Unit
+from ._trial import Finding, Trial
+
+EXAMPLE = """\
+session.add(Row(text="new"))
+session.flush()
+# {name}, at suspension {at} of the exit"""
+
+
+def interrupted_exits(trial: Trial, harness: InTask) -> Iterator[Finding]:
+    """Yield what shows that an interrupted exit does not keep promises 1 to 3."""
+
+    async def run(unit: Unit) -> None:
+        def body(session: Session) -> None:
+            session.add(Row(text="new"))
+            session.flush()
+            if not trial.commits:
+                session.commit()
+            unit.block_ends()
+
+        raise_if_any(await harness.left_by(body))
+
+    unit = Unit(run)
+    with trial.from_scratch():
+        untouched = harness.wait_for(unit.interrupted(0, Interrupt()))
+    first = (untouched.of_block or 0) + 1
+    for name, kind in INTERRUPTS.items():
+        at, reached = first, True
+        while reached:
+            with trial.from_scratch() as (out, _):
+                seen = harness.wait_for(unit.interrupted(at, kind()))
+                found = [*seen.faults, *_left_behind(seen, len(out), trial.rows())]
+            if found:
+                example = EXAMPLE.format(name=name, at=at - first + 1)
+                yield Finding(9, example, found[0])
+            reached = seen.reached
+            at += 1
+
+
+def _left_behind(seen: Interrupted, out: int, rows: frozenset[str]) -> Iterator[str]:
+    if out:
+        yield "the connection is not back in the pool"
+    if not (rows or seen.reached):
+        yield "nothing is committed, and nothing was raised"

@@ -1,0 +1,161 @@
+"""What the kit has done in a session: units of work, from the smallest up."""
+
+import asyncio
+import inspect
+import textwrap
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from ._row import Row
+
+
+class Gone(Exception):
+    """Raised in a block, by nobody else."""
+
+
+class Torn(Exception):
+    """What no driver would raise."""
+
+
+def _refuse(*args: Any) -> NoReturn:
+    raise Torn
+
+
+class Hostile(Exception):
+    """Raises when it is looked at."""
+
+    __str__ = __repr__ = __eq__ = __hash__ = __bool__ = add_note = _refuse
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses attributes."""
+
+
+def caused() -> BaseException:
+    """Return an exception that has a cause."""
+    error = Gone()
+    error.__cause__ = Torn()
+    return error
+
+
+def grouped() -> BaseException:
+    """Return an exception group."""
+    return ExceptionGroup("several", [Gone()])
+
+
+def nothing(session: Session, error: BaseException) -> None:
+    pass
+
+
+def raising(session: Session, error: BaseException) -> None:
+    raise error
+
+
+def adding(session: Session, error: BaseException) -> None:
+    session.add(Row(text="new"))
+
+
+def loading(session: Session, error: BaseException) -> None:
+    session.scalars(select(Row)).all()
+    raise error
+
+
+def flushing(session: Session, error: BaseException) -> None:
+    session.add(Row(text="new"))
+    session.flush()
+    raise error
+
+
+def nesting(session: Session, error: BaseException) -> None:
+    session.add(Row(text="new"))
+    session.begin_nested()
+    session.add(Row(text="newer"))
+    session.flush()
+    raise error
+
+
+def poisoning(session: Session, error: BaseException) -> None:
+    session.add_all([Row(text="new"), Row(text="new")])
+    with suppress(IntegrityError):
+        session.flush()
+
+
+DRIVER, ODD, INTERRUPT = "an error of the driver", "Torn", "KeyboardInterrupt"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A body of work, what it raises, and which call of the driver fails, and how."""
+
+    body: Callable[[Session, BaseException], None]
+    error: Callable[[], BaseException] | None = None
+    call: str | None = None
+    how: str = DRIVER
+
+    def failure(self, engine: Engine) -> BaseException | None:
+        """Return what the call that fails is to raise."""
+        if self.call is None:
+            return None
+        if self.how == INTERRUPT:
+            return KeyboardInterrupt()
+        if self.how == ODD:
+            return Torn()
+        driver: Any = engine.dialect.loaded_dbapi
+        failure: BaseException = driver.OperationalError(f"{self.call} failed")
+        return failure
+
+    def example(self) -> str:
+        """Return the lines of the block, and what is needed to follow them."""
+        notes: list[str] = []
+        if self.error is not None and self.error is not Gone:
+            notes.append(f"error is {_ERRORS[self.error]}")
+        if self.call is not None:
+            notes.append(f"{self.call} fails by {self.how}")
+        return "\n# ".join([lines_of(self.body), *notes])
+
+
+def lines_of(body: Callable[..., None]) -> str:
+    """Return what stands below a function's first line."""
+    return textwrap.dedent(inspect.getsource(body).partition("\n")[2]).rstrip()
+
+
+_ERRORS: dict[Callable[[], BaseException], str] = {
+    caused: "an exception with a __cause__",
+    KeyboardInterrupt: "KeyboardInterrupt",
+    SystemExit: "SystemExit",
+    asyncio.CancelledError: "CancelledError",
+    GeneratorExit: "GeneratorExit",
+    StopIteration: "StopIteration",
+    StopAsyncIteration: "StopAsyncIteration",
+    grouped: "an ExceptionGroup",
+    Frozen: "a frozen dataclass",
+    Hostile: "an exception whose __str__, __eq__, __bool__ and so on raise",
+}
+
+CASES = (
+    Case(nothing),
+    Case(adding),
+    Case(raising, Gone),
+    *(Case(raising, error) for error in _ERRORS),
+    Case(loading, Gone),
+    Case(flushing, Gone),
+    *(Case(flushing, error) for error in _ERRORS),
+    Case(nesting, Gone),
+    Case(poisoning),
+    *(
+        Case(body, error, call, how)
+        for body, error, call in (
+            (adding, None, "commit"),
+            (flushing, Gone, "rollback"),
+            (adding, None, "reset"),
+        )
+        for how in (DRIVER, ODD, INTERRUPT)
+    ),
+)

@@ -1,0 +1,240 @@
+"""The promises about requests: what is checked of a dependency, beyond its unit."""
+
+import asyncio
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, HTTPException, WebSocket
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ._cases import Gone, Torn, lines_of
+from ._faults import Faults
+from ._harness import Body, look
+from ._request import Answer, AtStart, InRequest
+from ._row import Row
+from ._trial import Finding, Trial, texts
+
+Work = Callable[[Session], None]
+
+CONCURRENT = 100
+
+
+def adding(session: Session) -> None:
+    session.add(Row(text="new"))
+
+
+def reading(session: Session) -> None:
+    session.scalars(select(Row)).all()
+
+
+def refusing(session: Session) -> None:
+    session.add(Row(text="new"))
+    session.flush()
+    raise HTTPException(400)
+
+
+def conflicting(session: Session) -> None:
+    session.scalars(select(Row)).all()
+    raise HTTPException(409)
+
+
+def raising(session: Session) -> None:
+    session.add(Row(text="new"))
+    session.flush()
+    raise Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A function for a route, and how an example of it reads."""
+
+    call: Callable[..., Any]
+    example: str
+    is_websocket: bool = False
+
+
+class Serving:
+    """Requests to endpoints of each kind, with their session by one dependency."""
+
+    def __init__(self, trial: Trial, harness: InRequest) -> None:
+        self._trial = trial
+        self._harness = harness
+        self._depends = harness.depends
+        self._is_sync = isinstance(harness.session, Session)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what shows that one of the promises 10 to 14 is broken."""
+        yield from self._answers_after_the_transaction(adding)
+        yield from self._answers_after_the_transaction(reading)
+        yield from self._hears_of_a_failed_commit()
+        yield from self._keeps_the_status()
+        yield from self._shares_the_session()
+        yield from self._serves_each_kind(adding)
+        yield from self._serves_each_kind(raising)
+        yield from self._serves_many()
+
+    def _answers_after_the_transaction(self, work: Work) -> Iterator[Finding]:
+        for endpoint in self._endpoints(work):
+            rows, is_open = self._seen_at_start(endpoint)
+            if work is adding and "new" not in rows:
+                yield Finding(10, endpoint.example, "it is answered, then committed")
+            elif is_open:
+                found = "it is answered while the transaction is open"
+                yield Finding(10, endpoint.example, found)
+
+    def _seen_at_start(self, endpoint: Endpoint) -> tuple[set[str], bool]:
+        """Return what is committed when the answer begins, and what is still open."""
+        rows: set[str] = set()
+        is_open = False
+
+        async def see() -> None:
+            nonlocal is_open
+            is_open = bool(out)
+            rows.update(await look(self._trial.observer, texts))
+
+        with self._trial.from_scratch() as (out, _):
+            self._answer(endpoint, at_start=see)
+        return rows, is_open
+
+    def _hears_of_a_failed_commit(self) -> Iterator[Finding]:
+        for endpoint in self._endpoints(adding):
+            with (
+                self._trial.from_scratch(),
+                Faults(self._trial.engine, {"commit": Torn()}),
+            ):
+                answer = self._answer(endpoint)
+            if answer.status is not None and answer.status < 400:
+                example = f"{endpoint.example}\n# commit fails by Torn"
+                found = f"the client is told {answer.status}, and the commit fails"
+                yield Finding(10, example, found)
+
+    def _keeps_the_status(self) -> Iterator[Finding]:
+        async def needing(number: int, session: Any = self._depends) -> None:
+            pass
+
+        invalid = Endpoint(
+            needing,
+            "def endpoint(number: int, session = Depends(get_session)):\n    pass\n"
+            "# called without a number",
+        )
+        refused = ((400, endpoint) for endpoint in self._endpoints(refusing))
+        for expected, endpoint in (*refused, (422, invalid)):
+            with self._trial.from_scratch() as (out, _):
+                answer = self._answer(endpoint)
+                left = len(out)
+            if answer.status != expected:
+                found = f"the client is told {answer.status}"
+                yield Finding(11, endpoint.example, found)
+            elif left or self._trial.rows():
+                found = "the request leaves a connection out, or a row"
+                yield Finding(11, endpoint.example, found)
+
+    def _shares_the_session(self) -> Iterator[Finding]:
+        call = self._depends.dependency
+
+        async def below(session: Any = self._depends) -> Any:
+            return session
+
+        for spelled, other in {
+            "Depends(what_depends_on_it)": Depends(below),
+            "Depends(get_session, use_cache=False)": Depends(call, use_cache=False),
+            'Depends(get_session, scope="function")': Depends(call, scope="function"),
+            'Depends(get_session, scope="request")': Depends(call, scope="request"),
+        }.items():
+            if len(self._sessions_beside(other)) != 1:
+                example = (
+                    f"def endpoint(one = Depends(get_session), other = {spelled}):\n"
+                    "    pass"
+                )
+                yield Finding(12, example, "the request has two sessions")
+
+    def _sessions_beside(self, other: Any) -> set[int]:
+        given: set[int] = set()
+
+        async def both(one: Any = self._depends, other: Any = other) -> None:
+            given.update((id(one), id(other)))
+
+        with self._trial.from_scratch():
+            self._answer(Endpoint(both, ""))
+        return given
+
+    def _serves_each_kind(self, work: Work) -> Iterator[Finding]:
+        kept = {"new"} if work is adding else set[str]()
+        for endpoint in (*self._endpoints(work), self._websocket(work)):
+            with self._trial.from_scratch() as (out, _):
+                answer = self._answer(endpoint)
+                left = len(out)
+            if left:
+                found = "its connection is not back in the pool"
+            elif self._trial.rows() != kept:
+                found = "the row is there" if work is raising else "the row is missing"
+            elif isinstance(answer.left, Gone) is not (work is raising):
+                found = f"{type(answer.left).__name__} leaves"
+            else:
+                continue
+            yield Finding(13, endpoint.example, found)
+
+    def _serves_many(self) -> Iterator[Finding]:
+        # A sync session in an async endpoint would hold up the loop.
+        *_, endpoint = self._endpoints(conflicting)
+
+        async def serve() -> list[Answer]:
+            serving = (self._harness.answer(endpoint.call) for _ in range(CONCURRENT))
+            return await asyncio.gather(*serving)
+
+        with self._trial.from_scratch() as (out, _):
+            told = [answer.status for answer in self._harness.wait_for(serve())]
+            left = len(out)
+        example = f"{endpoint.example}\n# {CONCURRENT} requests at once"
+        others = [str(status) for status in told if status != 409]
+        if others:
+            found = f"{len(others)} clients are told {', '.join(sorted({*others}))}"
+            yield Finding(14, example, found)
+        elif left:
+            yield Finding(14, example, f"{left} connections are not back in the pool")
+
+    def _endpoints(self, work: Work) -> Iterator[Endpoint]:
+        body = self._body(work)
+
+        async def async_endpoint(session: Any = self._depends) -> None:
+            await self._harness.work_on(session, body)
+
+        def endpoint(session: Any = self._depends) -> None:
+            self._harness.session = session
+            body(session)
+
+        yield Endpoint(async_endpoint, _example("async def", "session", work))
+        if self._is_sync:
+            yield Endpoint(endpoint, _example("def", "session", work))
+
+    def _websocket(self, work: Work) -> Endpoint:
+        body = self._body(work)
+
+        async def talk(websocket: WebSocket, session: Any = self._depends) -> None:
+            await websocket.accept()
+            await self._harness.work_on(session, body)
+
+        return Endpoint(talk, _example("async def", "websocket, session", work), True)
+
+    def _body(self, work: Work) -> Body:
+        def body(session: Session) -> None:
+            work(session)
+            if not self._trial.commits:
+                session.commit()
+
+        return body
+
+    def _answer(self, endpoint: Endpoint, at_start: AtStart | None = None) -> Answer:
+        return self._harness.wait_for(
+            self._harness.answer(
+                endpoint.call, at_start=at_start, websocket=endpoint.is_websocket
+            )
+        )
+
+
+def _example(kind: str, parameters: str, work: Work) -> str:
+    lines = textwrap.indent(lines_of(work), "    ")
+    return f"{kind} endpoint({parameters} = Depends(get_session)):\n{lines}"

@@ -1,0 +1,240 @@
+"""Have a unit of work done in a session of somebody's, and see what it leaves."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, event, insert, select, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+
+from safesession.errors import InvalidArgument
+
+from ._cases import Case, nothing
+from ._faults import Fault, Faults
+from ._harness import Body, Harness
+from ._row import Base, Row
+
+BEFORE, NEXT = "before", "next"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What shows that a promise is broken.
+
+    Attributes:
+        promise: The number of the promise in the contract.
+        example: The smallest unit of work that shows it.
+        found: What was seen.
+    """
+
+    promise: int
+    example: str
+    found: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is to be seen of a unit of work after its end."""
+
+    # What was raised in the block, and by the call of the driver that was to fail,
+    error: BaseException | None
+    failure: BaseException | None
+    # and what left; with its links, as they should be and as they are.
+    left: BaseException | None
+    links: tuple[Any, ...] = ()
+    links_left: tuple[Any, ...] = ()
+    # Rows that are new: committed, and found by the next unit on the connection.
+    rows: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+    # What kept the next unit from committing.
+    next_error: BaseException | None = None
+    checked_out: int = 0
+    in_transaction: bool = False
+    holds_objects: bool = False
+    works_after: bool = False
+    # What was written to the log and attached to the exception.
+    told: str = ""
+
+
+class Trial:
+    """Any number of units of work, over one harness and its engine."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self.engine = self._find_engine()
+        self.observer = Engine(
+            self.engine.pool.recreate(), self.engine.dialect, self.engine.url
+        )
+        #: Whether a block that ends normally is committed without its saying so.
+        self.commits = True
+
+    def _find_engine(self) -> Engine:
+        binds: list[Any] = []
+
+        def ask(session: Session) -> None:
+            binds.append(session.get_bind())
+
+        left = self.harness.run(ask)
+        if not binds:
+            raise InvalidArgument(
+                "verify() was given no session to work on: "
+                f"{'nothing was raised' if left is None else repr(left)}. Pass what "
+                "gives a Session or an AsyncSession that is bound to an engine."
+            ) from left
+        engine: Engine = binds[0].engine
+        if isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+            raise InvalidArgument(
+                f"verify() got a session on a {type(engine.pool).__name__}, whose one "
+                "connection shows nothing of what others would see. Use a database "
+                "file, or a server."
+            )
+        return engine
+
+    def __enter__(self) -> "Trial":
+        self.look(Base.metadata.create_all)
+        self.look(_forget)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.harness.dispose(self.engine)
+        self.look(Base.metadata.drop_all)
+        self.harness.dispose(self.observer)
+        self.harness.close()
+
+    def look(self, work: Callable[[Connection], Any]) -> Any:
+        """Do something on a connection that is none of the engine's pool."""
+        return self.harness.look(self.observer, work)
+
+    def observe(self, case: Case) -> Seen:
+        """Run the case on a pool that is empty, and one more unit after it."""
+        with self.from_scratch() as (out, records):
+            error = None if case.error is None else case.error()
+            failure = case.failure(self.engine)
+            seen = Seen(error, failure, None, links=_links(error))
+            faults = (
+                {} if case.call is None or failure is None else {case.call: failure}
+            )
+            with Faults(self.engine, faults):
+                seen.left = self.harness.run(self._body_of(case, error))
+            seen.links_left = _links(error)
+            seen.checked_out = len(out)
+            self._look_at_session(seen)
+            seen.rows = self.rows()
+            if not out:
+                self._run_next(seen)
+            self._use_after(seen)
+            told = [record.getMessage() for record in records]
+            seen.told = "\n".join(told + getattr(seen.left, "__notes__", []))
+        return seen
+
+    def rows(self) -> frozenset[str]:
+        """Return the rows that are committed, but for the one that was before."""
+        return frozenset(self.look(texts)) - {BEFORE}
+
+    @contextmanager
+    def from_scratch(self) -> Iterator[tuple[dict[int, Any], list[logging.LogRecord]]]:
+        """Empty the pool and the table; collect what is out, and what is logged."""
+        out: dict[int, Any] = {}
+        records: list[logging.LogRecord] = []
+
+        def check_out(connection: Any, record: Any, proxy: Any) -> None:
+            out[id(record)] = record
+
+        def check_in(connection: Any, record: Any) -> None:
+            out.pop(id(record), None)
+
+        self.harness.dispose(self.engine)
+        self.look(_forget)
+        logging.getLogger().addHandler(handler := _Collecting(records))
+        # Of the class: disposing of an engine replaces its pool.
+        event.listen(Pool, "checkout", check_out)
+        event.listen(Pool, "checkin", check_in)
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield out, records
+        finally:
+            event.remove(Pool, "checkout", check_out)
+            event.remove(Pool, "checkin", check_in)
+            logging.getLogger().removeHandler(handler)
+            if collecting:
+                gc.enable()
+            # What has leaked is not to lock what follows.
+            self.look(lambda _: [record.invalidate() for record in out.values()])
+
+    def _body_of(self, case: Case, error: BaseException | None) -> Body:
+        def body(session: Session) -> BaseException | None:
+            try:
+                case.body(session, error)  # type: ignore[arg-type]
+                if not self.commits and case.body is not nothing:
+                    session.commit()
+            except BaseException as raised:
+                # A coroutine would not carry each of them.
+                return raised
+            return None
+
+        return body
+
+    def _look_at_session(self, seen: Seen) -> None:
+        session = _sync(self.harness.session)
+        seen.in_transaction = session.in_transaction()
+        seen.holds_objects = any(True for _ in session)
+
+    def _run_next(self, seen: Seen) -> None:
+        def work(session: Session) -> None:
+            seen.found = frozenset(session.scalars(select(Row.text))) - {BEFORE}
+            session.add(Row(text=NEXT))
+            session.commit() if not self.commits else session.flush()
+
+        given = self.harness.session
+        seen.next_error = self.harness.run(work)
+        self.harness.session = given
+        after = self.rows()
+        if seen.next_error is None:
+            seen.found |= after - {NEXT}
+
+    def _use_after(self, seen: Seen) -> None:
+        def use(session: Session) -> None:
+            session.execute(text("SELECT 1"))
+
+        given = self.harness.session
+        try:
+            self.harness.call(use, given)
+        except Exception:
+            return
+        seen.works_after = True
+        self.harness.call(Session.close, given)
+
+
+class _Collecting(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("sqlalchemy."):
+            self._records.append(record)
+
+
+def _links(error: BaseException | None) -> tuple[Any, ...]:
+    if error is None:
+        return ()
+    return error.__cause__, error.__context__, error.__suppress_context__
+
+
+def _sync(session: Any) -> Session:
+    sync: Session = getattr(session, "sync_session", session)
+    return sync
+
+
+def texts(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(Row.text)))
+
+
+def _forget(connection: Connection) -> None:
+    connection.execute(delete(Row))
+    connection.execute(insert(Row).values(text=BEFORE))
