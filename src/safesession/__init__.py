@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ._scope import session_scope
 from .errors import (
     EngineNotConfigured,
     InvalidArgument,
@@ -13,6 +12,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._aio import async_session_scope
+    from ._scope import session_scope
 
 __all__ = [
     "EngineNotConfigured",
@@ -26,13 +26,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, as sqlalchemy.ext.asyncio needs greenlet.
-    if name != "async_session_scope":
+    # Imported when asked for: pytest imports this package at each start, for its
+    # plugin, and SQLAlchemy takes its time; sqlalchemy.ext.asyncio needs greenlet.
+    found: Any
+    if name == "session_scope":
+        from ._scope import session_scope as found
+    elif name == "async_session_scope":
+        from ._extras import require
+
+        require("greenlet", extra="asyncio", wanted=name)
+        from ._aio import async_session_scope as found
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ._extras import require
-
-    require("greenlet", extra="asyncio", wanted="async_session_scope")
-    from ._aio import async_session_scope
-
-    globals()[name] = async_session_scope
-    return async_session_scope
+    globals()[name] = found
+    return found
