@@ -100,6 +100,7 @@ class CancelScope(Interrupt):
     """An anyio cancel scope, which cancels again at every await."""
 
     name = "anyio cancel scope"
+    persists = True
 
     async def around(self, suspensions: Suspensions) -> object:
         import anyio

@@ -211,6 +211,8 @@ class Interrupt:
     """
 
     name: ClassVar[str]
+    # Whether it still is to come for a unit that ends without having been told.
+    persists: ClassVar[bool] = False
 
     async def around(self, suspensions: Suspensions) -> object:
         """Run the unit, below whatever is to interrupt it."""

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 from safesession.errors import InvalidArgument
 
 from ._cases import Case, nothing
-from ._faults import Fault, Faults
+from ._faults import Faults
 from ._harness import Body, Harness
 from ._row import Base, Row
 
@@ -115,9 +115,7 @@ class Trial:
             error = None if case.error is None else case.error()
             failure = case.failure(self.engine)
             seen = Seen(error, failure, None, links=_links(error))
-            faults = (
-                {} if case.call is None or failure is None else {case.call: failure}
-            )
+            faults: Any = {} if failure is None else {case.call: failure}
             with Faults(self.engine, faults):
                 seen.left = self.harness.run(self._body_of(case, error))
             seen.links_left = _links(error)
@@ -129,6 +127,10 @@ class Trial:
             self._use_after(seen)
             told = [record.getMessage() for record in records]
             seen.told = "\n".join(told + getattr(seen.left, "__notes__", []))
+            # It would keep what has leaked from being collected.
+            for error in (seen.left, seen.next_error):
+                if error is not None:
+                    BaseException.with_traceback(error, None)
         return seen
 
     def rows(self) -> frozenset[str]:
@@ -163,8 +165,13 @@ class Trial:
             logging.getLogger().removeHandler(handler)
             if collecting:
                 gc.enable()
-            # What has leaked is not to lock what follows.
-            self.look(lambda _: [record.invalidate() for record in out.values()])
+            if out:
+                self._let_go(out.values())
+
+    def _let_go(self, records: Collection[Any]) -> None:
+        """Have nothing that has leaked lock what follows."""
+        gc.collect()
+        self.look(lambda _: [record.invalidate() for record in records])
 
     def _body_of(self, case: Case, error: BaseException | None) -> Body:
         def body(session: Session) -> BaseException | None:
