@@ -12,8 +12,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-import contract
-from contract import Habitat
+from contract import HABITATS, Habitat
 from models import Base
 
 settings.register_profile(
@@ -87,15 +86,15 @@ def observer(make_engine: Callable[..., Engine]) -> Engine:
     return make_engine(poolclass=NullPool)
 
 
-@pytest.fixture(params=["InScope", "InAsyncScope", "InRequest", "InAsyncRequest"])
+@pytest.fixture(params=HABITATS, ids=lambda kind: kind.__name__)
 def habitat(
     request: pytest.FixtureRequest,
     make_engine: Callable[..., Engine],
     make_async_engine: Callable[..., AsyncEngine],
 ) -> Iterator[Habitat]:
-    make = make_async_engine if "Async" in request.param else make_engine
+    make = make_async_engine if "Async" in request.param.__name__ else make_engine
     engine = make(pool_size=1, max_overflow=0, pool_timeout=2)
-    habitat: Habitat = getattr(contract, request.param)(engine)
+    habitat: Habitat = request.param(engine)
     # SQLAlchemy's first connection is special: it is asked for its abilities.
     habitat.run(lambda session: session.connection() and None)
     gc.disable()

@@ -1,125 +1,83 @@
-"""The contract's points 1 to 7, to be held against every way of holding a session.
-
-A habitat runs a body of work on a session of its own and returns what left it; the
-checks are the same in all of them.
-"""
+"""safesession's own ways to hold a session, and what is to be seen after each."""
 
 import asyncio
 import operator
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    contextmanager,
-)
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from types import CodeType, TracebackType
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+import safesession
 from models import Note
 from safesession import async_session_scope, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
+from safesession.testing._harness import Body, Harness, InAsyncWith, InTask, InWith
+from safesession.testing._request import InRequest
 
-# Works on a session, and returns what is to be raised inside the scope.
-Body = Callable[[Session], BaseException | None]
+OWN_FILES = set(Path(safesession.__file__).parent.glob("*.py"))
 
 
 class Habitat:
-    """A way to hold a session, over one engine."""
+    """One of the ways, over one engine, with options for each run."""
 
-    engine: Engine
+    harness: Harness
+
+    def __init__(self, bind: Any) -> None:
+        self.bind = bind
+        self.engine: Engine = getattr(bind, "sync_engine", bind)
+        self.options: dict[str, Any] = {}
 
     def run(self, body: Body, **options: Any) -> BaseException | None:
         """Run `body` on a session, and return the exception that left, if any."""
-        raise NotImplementedError
-
-    def carries(self, error: BaseException) -> bool:
-        """Tell whether `error` would arrive as it is if there were no scope."""
-        return True
+        self.options = options
+        return self.harness.run(body)
 
     def close(self) -> None:
-        self.engine.dispose()
+        if isinstance(self.harness, InTask) and self.bind is not self.engine:
+            self.harness.wait_for(dispose(self.bind))
+        else:
+            self.engine.dispose()
+        self.harness.close()
 
 
-class InScope(Habitat):
+class ScopeHabitat(Habitat):
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        super().__init__(engine)
+        self.harness = InWith(lambda: session_scope(engine, **self.options))
+
+
+class AsyncScopeHabitat(Habitat):
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.harness = InAsyncWith(lambda: async_session_scope(engine, **self.options))
+
+
+class RequestHabitat(Habitat):
+    factory = staticmethod(session_dependency)
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        self.harness = InRequest(Depends(self.factory(engine)))
 
     def run(self, body: Body, **options: Any) -> BaseException | None:
-        return left_by(session_scope(self.engine, **options), body)
+        self.harness.depends = Depends(self.factory(self.bind, **options))
+        return self.harness.run(body)
 
 
-class InAsyncScope(Habitat):
-    def __init__(self, async_engine: AsyncEngine) -> None:
-        self.engine = async_engine.sync_engine
-        self._async_engine = async_engine
-        self._loop = asyncio.Runner()
-
-    def run(self, body: Body, **options: Any) -> BaseException | None:
-        scope = async_session_scope(self._async_engine, **options)
-        return self._loop.run(left_by_async(scope, body))
-
-    def close(self) -> None:
-        self._loop.run(dispose(self._async_engine))
-        self._loop.close()
+class AsyncRequestHabitat(RequestHabitat):
+    factory = staticmethod(async_session_dependency)
 
 
-class InRequest(Habitat):
-    """An endpoint, called in process with nothing between it and the test."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._loop = asyncio.Runner()
-
-    def app(self, body: Body, **options: Any) -> FastAPI:
-        app = FastAPI()
-        get_session = session_dependency(self.engine, **options)
-
-        @app.get("/")
-        async def endpoint(session: Session = Depends(get_session)) -> None:
-            raise_if_any(body(session))
-
-        return app
-
-    def run(self, body: Body, **options: Any) -> BaseException | None:
-        return self._loop.run(left_by_request(self.app(body, **options)))
-
-    def carries(self, error: BaseException) -> bool:
-        # A coroutine cannot raise StopIteration; and contextlib, which FastAPI runs
-        # dependencies with, cannot set the traceback of a frozen dataclass.
-        may_leave = not issubclass(type(error), StopIteration)
-        return may_leave and accepts_attributes(error)
-
-    def close(self) -> None:
-        self._loop.close()
-        super().close()
-
-
-class InAsyncRequest(InRequest):
-    def __init__(self, async_engine: AsyncEngine) -> None:
-        super().__init__(async_engine.sync_engine)
-        self._async_engine = async_engine
-
-    def app(self, body: Body, **options: Any) -> FastAPI:
-        app = FastAPI()
-        get_session = async_session_dependency(self._async_engine, **options)
-
-        @app.get("/")
-        async def endpoint(session: AsyncSession = Depends(get_session)) -> None:
-            raise_if_any(await session.run_sync(body))
-
-        return app
-
-    def close(self) -> None:
-        self._loop.run(dispose(self._async_engine))
-        self._loop.close()
+HABITATS = (ScopeHabitat, AsyncScopeHabitat, RequestHabitat, AsyncRequestHabitat)
 
 
 async def dispose(engine: AsyncEngine) -> None:
@@ -130,56 +88,14 @@ async def dispose(engine: AsyncEngine) -> None:
             await asyncio.to_thread(thread.join, 1)
 
 
-def raise_if_any(error: BaseException | None) -> None:
-    if error is not None:
-        raise error
-
-
 def left_by(scope: AbstractContextManager[Session], body: Body) -> BaseException | None:
-    try:
-        with scope as session:
-            raise_if_any(body(session))
-    except BaseException as error:
-        return error
-    return None
+    return InWith(lambda: scope).run(body)
 
 
 async def left_by_async(
     scope: AbstractAsyncContextManager[AsyncSession], body: Body
 ) -> BaseException | None:
-    try:
-        async with scope as session:
-            raise_if_any(await session.run_sync(body))
-    except BaseException as error:
-        return error
-    return None
-
-
-async def request(app: FastAPI, send: Callable[..., Any]) -> None:
-    """Have `app` serve a GET in this very task, with nothing in between."""
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/",
-        "headers": [],
-        "query_string": b"",
-    }
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request"}
-
-    await app(scope, receive, send)
-
-
-async def left_by_request(app: FastAPI) -> BaseException | None:
-    async def send(message: dict[str, Any]) -> None:
-        pass
-
-    try:
-        await request(app, send)
-    except BaseException as error:
-        return error
-    return None
+    return await InAsyncWith(lambda: scope).left_by(body)
 
 
 class Looks:
@@ -187,37 +103,23 @@ class Looks:
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
-        self._links = (
-            error.__cause__,
-            error.__context__,
-            error.__suppress_context__,
-        )
+        self._links = links_of(error)
 
     def assert_unchanged(self, left: BaseException | None) -> None:
         assert left is self._error
-        links = (left.__cause__, left.__context__, left.__suppress_context__)
-        assert all(map(operator.is_, links, self._links))
-        assert not any("safesession/" in file for file in files(left.__traceback__))
+        assert all(map(operator.is_, links_of(left), self._links))
+        files = {Path(code.co_filename) for code, _ in lines(left.__traceback__)}
+        assert files.isdisjoint(OWN_FILES)
 
 
-def lines(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:
+def links_of(error: BaseException) -> tuple[object, ...]:
+    return error.__cause__, error.__context__, error.__suppress_context__
+
+
+def lines(traceback: TracebackType | None) -> Iterator[tuple[CodeType, int]]:
     while traceback is not None:
-        yield traceback.tb_frame.f_code.co_name, traceback.tb_lineno
+        yield traceback.tb_frame.f_code, traceback.tb_lineno
         traceback = traceback.tb_next
-
-
-def files(traceback: TracebackType | None) -> Iterator[str]:
-    while traceback is not None:
-        yield traceback.tb_frame.f_code.co_filename
-        traceback = traceback.tb_next
-
-
-def accepts_attributes(error: BaseException) -> bool:
-    try:
-        error.__traceback__ = error.__traceback__
-    except Exception:
-        return False
-    return True
 
 
 def assert_nothing_left(habitat: Habitat, session: Session, kept: list[str]) -> None:
@@ -243,23 +145,3 @@ def assert_usable(habitat: Habitat, kept: list[str]) -> None:
     assert habitat.run(look_and_add) is None
     assert found == sorted(kept)
     assert habitat.engine.pool.checkedout() == 0
-
-
-@contextmanager
-def failing(
-    target: Any, name: str, error: BaseException, times: int = 1
-) -> Iterator[None]:
-    """Have a method of `target` raise, as no real database can be made to."""
-    original = getattr(target, name)
-    left = [error] * times
-
-    def fail(*args: Any, **kwargs: Any) -> Any:
-        if left:
-            raise left.pop()
-        return original(*args, **kwargs)
-
-    setattr(target, name, fail)
-    try:
-        yield
-    finally:
-        setattr(target, name, original)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Engine, event
@@ -14,16 +15,15 @@ from sqlalchemy.pool import QueuePool
 
 from contract import (
     Habitat,
-    InAsyncScope,
-    InScope,
     assert_nothing_left,
     assert_usable,
-    failing,
     left_by,
     lines,
 )
 from models import Note, Reply, stored
 from safesession import session_scope
+from safesession.testing._faults import Fault, Faults
+from safesession.testing._request import InRequest
 
 
 class Add:
@@ -192,13 +192,13 @@ def test_failing_commit_of_commit_on_does_not_replace_the_exception(
 
 
 @pytest.mark.parametrize("reset_on_return", ["rollback", "commit", None])
-@pytest.mark.parametrize("times", [1, 9])
+@pytest.mark.parametrize("always", [False, True])
 def test_failing_rollback_does_not_replace_the_exception(
     habitat: Habitat,
     invalidated: list[object],
     caplog: pytest.LogCaptureFixture,
     reset_on_return: str | None,
-    times: int,
+    always: bool,
 ) -> None:
     """A rollback that fails is logged and noted, and its connection invalidated."""
     habitat.engine.pool._reset_on_return = pool_reset(reset_on_return)
@@ -206,7 +206,8 @@ def test_failing_rollback_does_not_replace_the_exception(
     add = Add(error)
 
     failure = sqlite3.OperationalError("disk I/O error")
-    with failing(habitat.engine.dialect, "do_rollback", failure, times=times):
+    fault = Fault(failure, always=always)
+    with Faults(habitat.engine, {"rollback": fault}):
         left = habitat.run(add)
 
     assert left is error
@@ -219,7 +220,7 @@ def test_failing_rollback_does_not_replace_the_exception(
     assert record.levelname == "ERROR"
     told = record.getMessage()
     assert told.startswith(note)
-    assert "in fail" in told
+    assert "in call" in told
     assert "in raise_if_any" in told
     assert len(invalidated) == 1
     assert_nothing_left(habitat, add.session, [])
@@ -238,7 +239,7 @@ def test_failing_rollback_below_a_savepoint_invalidates_too(
         session.connection()
         return error
 
-    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+    with Faults(habitat.engine, {"rollback": RuntimeError("torn")}):
         left = habitat.run(leave_open)
 
     assert left is error
@@ -281,7 +282,7 @@ def test_logging_that_fails_takes_nothing_s_place(habitat: Habitat) -> None:
     error = ValueError("the cause")
     add = Add(error)
 
-    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+    with Faults(habitat.engine, {"rollback": RuntimeError("torn")}):
         left = habitat.run(add)
 
     assert left is error
@@ -310,7 +311,7 @@ class Unreadable(Hostile):
 def hostile(habitat: Habitat) -> type[Exception]:
     """Return the worst exception that the habitat could stand without a scope."""
     # contextlib, and so FastAPI, does not get past reading one.
-    return Unreadable if isinstance(habitat, InScope | InAsyncScope) else Hostile
+    return Hostile if isinstance(habitat.harness, InRequest) else Unreadable
 
 
 def test_hostile_exception_of_a_commit_hook_leaves(
@@ -339,7 +340,7 @@ def test_hostile_exception_is_not_replaced_by_what_is_told_of_it(
     failure = hostile() if hostile_too else RuntimeError("torn")
     add = Add(error)
 
-    with failing(habitat.engine.dialect, "do_rollback", failure):
+    with Faults(habitat.engine, {"rollback": Fault(failure)}):
         left = habitat.run(add)
 
     assert left is error
@@ -353,8 +354,8 @@ def test_interrupt_while_a_failure_is_logged_is_not_held_back(habitat: Habitat) 
 
     logger = logging.getLogger("safesession")
     with (
-        failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")),
-        failing(logger, "error", interrupt),
+        Faults(habitat.engine, {"rollback": RuntimeError("torn")}),
+        patch.object(logger, "error", side_effect=interrupt),
     ):
         left = habitat.run(add)
 
@@ -410,7 +411,7 @@ def test_interrupt_during_rollback_leaves_with_the_exception_as_context(
     error = ValueError("the cause")
     add = Add(error)
 
-    with failing(habitat.engine.dialect, "do_rollback", interrupt):
+    with Faults(habitat.engine, {"rollback": interrupt}):
         left = habitat.run(add)
 
     assert left is interrupt
@@ -426,7 +427,7 @@ def test_interrupt_during_commit_leaves_after_rollback(
     interrupt = KeyboardInterrupt()
     add = Add()
 
-    with failing(habitat.engine.dialect, "do_commit", interrupt):
+    with Faults(habitat.engine, {"commit": interrupt}):
         left = habitat.run(add)
 
     assert left is interrupt
@@ -440,7 +441,7 @@ def test_exception_raised_again_by_the_rollback_is_no_second_failure(
     """A rollback that raises the exception leaving adds nothing to it."""
     error = ValueError("the cause")
 
-    with failing(habitat.engine.dialect, "do_rollback", error):
+    with Faults(habitat.engine, {"rollback": error}):
         left = habitat.run(Add(error))
 
     assert left is error
@@ -453,7 +454,7 @@ def test_two_failures_of_an_exit_are_told_apart(habitat: Habitat) -> None:
     """Where the rollback after a failed commit fails too, the commit's error leaves."""
     add = AddOrphan()
 
-    with failing(habitat.engine.dialect, "do_rollback", RuntimeError("torn")):
+    with Faults(habitat.engine, {"rollback": RuntimeError("torn")}):
         left = habitat.run(add)
 
     assert isinstance(left, IntegrityError)

