@@ -1,5 +1,6 @@
 """The wording of errors: what happened, why, and which call to make."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from safesession import (
     async_session_scope,
     session_scope,
 )
+from safesession.fastapi import async_session_dependency
 
 URL_OF_SECRET = "postgresql+psycopg://user:secret@localhost/name"
 SYNC_ENGINE = create_engine("sqlite://")
@@ -202,6 +204,16 @@ def test_sync_engine_on_an_async_driver(bind: Any) -> None:
     )
 
 
+def test_engine_configured_later_is_checked_on_entering() -> None:
+    """An engine that a sessionmaker was told of after the call is refused as well."""
+    maker = sessionmaker()
+    scope = session_scope(maker)
+    maker.configure(bind=ASYNC_ENGINE.sync_engine)
+
+    with pytest.raises(InvalidArgument, match="the async driver aiosqlite"), scope:
+        pytest.fail("entered")
+
+
 def test_scoped_session_is_refused() -> None:
     """A registry of sessions is a callable that returns a session."""
     registry = scoped_session(sessionmaker(SYNC_ENGINE))
@@ -296,3 +308,39 @@ def test_unknown_name_is_an_attribute_error() -> None:
         safesession.db  # noqa: B018
     for name in safesession.__all__:
         assert getattr(safesession, name) is not None
+
+
+@pytest.mark.parametrize("name", ["session_scope", "async_session_scope"])
+def test_scope_is_imported_when_asked_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scope is imported by the first who asks, and is there for the others."""
+    monkeypatch.delitem(vars(safesession), name, raising=False)
+
+    scope = getattr(safesession, name)
+
+    assert scope.__name__ == name
+    assert vars(safesession)[name] is scope
+
+
+@pytest.mark.parametrize(
+    ("asked", "ask"),
+    [
+        ("async_session_scope", lambda: safesession.async_session_scope),
+        ("async_session_dependency", lambda: async_session_dependency(None)),
+    ],
+)
+def test_async_part_names_the_extra_it_needs(
+    asked: str, ask: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without greenlet, the async part says what to install."""
+    monkeypatch.delitem(vars(safesession), "async_session_scope", raising=False)
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+
+    with pytest.raises(MissingExtra) as caught:
+        ask()
+
+    assert str(caught.value) == (
+        f"{asked} needs greenlet, which is not installed. Install it with: "
+        "pip install 'safesession[asyncio]'"
+    )

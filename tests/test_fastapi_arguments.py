@@ -143,6 +143,7 @@ def test_wrong_bind(bind: Any, given: str, advice: str) -> None:
     message = str(caught.value)
     assert f"session_dependency() got {given} as its bind. " in message
     assert advice in message
+    assert message.endswith(" or sessionmaker, or a callable that returns one.")
     assert "s3cret" not in message
 
 

@@ -39,6 +39,7 @@ INSERT = "INSERT INTO note (text) VALUES (?)"
         (RuntimeError("torn"), "RuntimeError: torn"),
         (RuntimeError("torn\nin two"), "RuntimeError: torn"),
         (Mute(), "test_report.Mute: <it has no text>"),
+        (RuntimeError(), "RuntimeError"),
         (
             OperationalError(None, None, sqlite3.OperationalError("disk full")),
             "sqlalchemy.exc.OperationalError (sqlite3.OperationalError: disk full)",

@@ -230,6 +230,30 @@ def test_savepoint_that_the_block_has_ended_is_left_alone(
     )
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_savepoint_that_the_block_has_ended_inside_another_is_left_alone(
+    nested: Nested, observer: Engine, end: str, error: BaseException | None
+) -> None:
+    """A block that ends its savepoint itself has not ended the one around it."""
+
+    def end_own(session: Session) -> BaseException | None:
+        session.add(Note(text="inner"))
+        session.flush()
+        savepoint = session.get_nested_transaction()
+        getattr(savepoint, end)()
+        return error
+
+    def enclosing(session: Session) -> None:
+        session.begin_nested()
+
+    left = nested.run(end_own, before=enclosing, after=add("after"))
+
+    assert left == (error, None)
+    assert not hasattr(error, "__notes__")
+    assert stored(observer) == (["after", "inner"] if end == "commit" else ["after"])
+
+
 def test_failing_hook_rolls_back_to_the_savepoint(
     nested: Nested, observer: Engine
 ) -> None:

@@ -65,8 +65,14 @@ async def assert_503(app: FastAPI, path: str, log: pytest.LogCaptureFixture) -> 
 async def test_missing_bind(
     factory: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bind that is not configured is a 503."""
+    """A bind that is not configured is a 503, and the log says why."""
     await assert_503(service(factory(lambda: None)), "/", caplog)
+
+    (message,) = caplog.messages
+    assert message.startswith(
+        "safesession: answered 503: safesession.errors.EngineNotConfigured: "
+        f"{factory.__name__}() has no engine to open a session on: the bind is None."
+    )
 
 
 @pytest.mark.parametrize("path", ["/", "/add"])

@@ -29,12 +29,17 @@ pytestmark = pytest.mark.anyio
 pytest_plugins = ("fastapi_fixtures",)
 
 
+def handled_by(request: Any, error: Exception) -> JSONResponse:
+    told = {"handled": type(error).__name__, "path": request.url.path}
+    return JSONResponse(told, status_code=418)
+
+
 async def handle_async(request: Any, error: Exception) -> JSONResponse:
-    return JSONResponse({"handled": type(error).__name__}, status_code=418)
+    return handled_by(request, error)
 
 
 def handle_sync(request: Any, error: Exception) -> JSONResponse:
-    return JSONResponse({"handled": type(error).__name__}, status_code=418)
+    return handled_by(request, error)
 
 
 def raising(error: BaseException) -> FastAPI:
@@ -75,7 +80,7 @@ async def test_handlers_of_the_app(
 
     response = await get(app)
 
-    assert (418, {"handled": "IntegrityError"}) == (
+    assert (418, {"handled": "IntegrityError", "path": "/"}) == (
         response.status_code,
         response.json(),
     )
@@ -161,6 +166,21 @@ async def test_errors_of_the_endpoint(error: Exception) -> None:
 
     assert error is caught.value
     assert 500 == (await get(app)).status_code
+
+
+async def test_error_of_code_that_has_no_module() -> None:
+    """Code that is made as it runs, as a template is, may raise what it likes."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint() -> None:
+        exec("raise OSError('no such template')", {})
+
+    add_exception_handlers(app)
+
+    with pytest.raises(OSError, match="no such template"):
+        async with client(app, raising=True) as http:
+            await http.get("/")
 
 
 async def test_async_handler_needs_no_thread() -> None:
