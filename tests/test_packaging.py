@@ -39,6 +39,20 @@ def test_import_pulls_in_nothing_but_sqlalchemy() -> None:
     assert "safesession.fastapi" not in after
 
 
+def test_the_pytest_plugin_does_not_import_sqlalchemy() -> None:
+    """A run of pytest that has no use for the plugin does not pay for it."""
+    told = run(
+        """if True:
+        import sys
+        from importlib.metadata import entry_points
+        (plugin,) = entry_points(group="pytest11", name="safesession")
+        print(plugin.load().__name__, "sqlalchemy" in sys.modules)
+        """
+    )
+
+    assert "safesession.testing.plugin False" == told.strip()
+
+
 @pytest.mark.parametrize(
     "absent, wanted, extra",
     [

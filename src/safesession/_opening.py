@@ -152,7 +152,7 @@ class Opening:
 def begin_savepoint(session: Session) -> SessionTransaction:
     """Begin a SAVEPOINT in `session`, within a transaction the database knows of."""
     for connection in begun_by(session):
-        _begin_sqlite(connection)
+        begin_sqlite(connection)
     event.listen(session, "after_begin", _begin_below_savepoint)
     return session.begin_nested()
 
@@ -161,10 +161,11 @@ def _begin_below_savepoint(
     session: Session, transaction: SessionTransaction, connection: Connection
 ) -> None:
     if session.in_nested_transaction():
-        _begin_sqlite(connection)
+        begin_sqlite(connection)
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def begin_sqlite(connection: Connection) -> None:
+    """Have SQLite begin what SQLAlchemy calls a transaction."""
     # pysqlite begins no transaction before the first write, and a SAVEPOINT outside of
     # a transaction is one itself: its RELEASE would commit.
     if connection.dialect.name != "sqlite":
