@@ -1,6 +1,7 @@
 """What is told of a failure that may not take another's place."""
 
 import sqlite3
+import traceback
 from dataclasses import dataclass
 
 import pytest
@@ -89,16 +90,25 @@ def test_record_has_both_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
 
     def arise(error: BaseException) -> BaseException:
         try:
-            raise error
+            raise_below(error)
         except BaseException as raised:
             return raised
+        raise AssertionError
+
+    def raise_below(error: BaseException) -> None:
+        raise error
 
     failure, error = arise(RuntimeError("torn")), arise(ValueError("secret"))
     assert isinstance(failure, Exception)
     report("rollback", failure, error)
 
     (record,) = caplog.records
-    told = record.getMessage()
-    assert told.count("in arise") == 2
-    assert "The exception leaving is ValueError:" in told
-    assert "secret" not in told
+    frames_of_failure, frames_of_error = (
+        "".join(traceback.format_tb(raised.__traceback__)) for raised in (failure, error)
+    )
+    assert f"{record.getMessage()}\n" == (
+        "safesession: rollback failed, so the connection was invalidated: "
+        f"RuntimeError: torn\n{frames_of_failure}"
+        f"The exception leaving is ValueError:\n{frames_of_error}"
+    )
+    assert frames_of_error.count("\n  File") == 1
