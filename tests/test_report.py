@@ -104,7 +104,8 @@ def test_record_has_both_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
 
     (record,) = caplog.records
     frames_of_failure, frames_of_error = (
-        "".join(traceback.format_tb(raised.__traceback__)) for raised in (failure, error)
+        "".join(traceback.format_tb(raised.__traceback__))
+        for raised in (failure, error)
     )
     assert f"{record.getMessage()}\n" == (
         "safesession: rollback failed, so the connection was invalidated: "
