@@ -156,7 +156,8 @@ class async_session_scope(Scope[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        session = self._leave()
+        session = self._entered()
+        self._left()
         if session is not None:
             outcome = decide(error, self._commit_on)
             await leave(session, outcome, error, self._savepoint)

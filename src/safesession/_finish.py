@@ -24,15 +24,29 @@ def finish(
     nothing) is to leave. It is returned and not raised so that it crosses greenlets,
     tasks and threads as it is.
     """
-    unit = _Root(session) if savepoint is None else _Savepoint(session, savepoint)
     cleanup = _Cleanup(error)
+    try:
+        _take_steps(session, savepoint, outcome, cleanup)
+    except BaseException as interrupt:
+        # A KeyboardInterrupt between two steps; those that are left are taken now.
+        cleanup.take("exit", interrupt)
+        _take_steps(session, savepoint, Outcome.ROLLBACK, cleanup)
+    return cleanup.replacement
+
+
+def _take_steps(
+    session: Session,
+    savepoint: SessionTransaction | None,
+    outcome: Outcome,
+    cleanup: "_Cleanup",
+) -> None:
+    unit = _Root(session) if savepoint is None else _Savepoint(session, savepoint)
     if unit.is_open():
         committed = outcome is Outcome.COMMIT and cleanup.attempt("commit", unit.commit)
         if not committed and not cleanup.attempt("rollback", unit.rollback):
             cleanup.attempt("invalidate", unit.invalidate)
     if savepoint is None and not cleanup.attempt("close", session.close):
         cleanup.attempt("invalidate", session.invalidate)
-    return cleanup.replacement
 
 
 def raise_in_place(failure: BaseException | None) -> None:
@@ -74,11 +88,11 @@ class _Cleanup:
         try:
             action()
         except BaseException as failure:
-            self._take(step, failure)
+            self.take(step, failure)
             return False
         return True
 
-    def _take(self, step: str, failure: BaseException) -> None:
+    def take(self, step: str, failure: BaseException) -> None:
         leaving = self._leaving
         if failure is leaving:
             return
@@ -87,7 +101,7 @@ class _Cleanup:
             if leaving is not None:
                 set_context(failure, leaving)
             self._leaving = failure
-        elif step == "commit" and leaving is None:
+        elif step in ("commit", "exit") and leaving is None:
             self._leaving = failure
         elif step != "report":
             telling = partial(report, step, cast(Exception, failure), leaving)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import (
 logger = logging.getLogger("safesession")
 
 _CONSEQUENCE = {
+    "exit": "so what was left of it was done then, without a commit",
     "commit": "so what was not committed was rolled back",
     "rollback": "so the connection was invalidated",
     "close": "so the connection was invalidated",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from ._finish import finish, raise_in_place
 from ._opening import SYNC, Flavour, Opening, begin_savepoint
-from ._outcome import ExceptionTypes, decide, exception_types
+from ._outcome import ExceptionTypes, Outcome, decide, exception_types
 from .errors import ScopeMisuse
 
 T = TypeVar("T")
@@ -61,16 +61,18 @@ class Scope(Generic[T]):
         self._phase = "entered"
         return False
 
-    def _leave(self) -> Any:
-        """Return the session to finish, which is ``None`` for a missing bind."""
+    def _entered(self) -> Any:
+        """Return the session of the block, which is ``None`` for a missing bind."""
         if self._phase != "entered":
             raise ScopeMisuse(
                 f"This {type(self).__name__}() was left without being entered, or left "
                 "twice. Enter and leave it by a 'with' statement."
             )
+        return self._session
+
+    def _left(self) -> None:
         self._phase = "left"
-        session, self._session = self._session, None
-        return session
+        self._session = None
 
 
 class session_scope(Scope[T]):
@@ -187,8 +189,22 @@ class session_scope(Scope[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        session = self._leave()
+        try:
+            failure = self._end(decide(error, self._commit_on), error)
+        except BaseException as interrupt:
+            # Between two steps, unless it is a ScopeMisuse: what is left is done now.
+            if self._phase == "entered":
+                raise_in_place(self._end(Outcome.ROLLBACK, interrupt))
+            raise
+        raise_in_place(failure)
+
+    def _end(
+        self, outcome: Outcome, error: BaseException | None
+    ) -> BaseException | None:
+        session = self._entered()
         if session is None:
-            return
-        outcome = decide(error, self._commit_on)
-        raise_in_place(finish(session, self._savepoint, outcome, error))
+            failure = None
+        else:
+            failure = finish(session, self._savepoint, outcome, error)
+        self._left()
+        return failure
