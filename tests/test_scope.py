@@ -248,3 +248,63 @@ def test_scope_keeps_no_session_alive(engine: Engine) -> None:
     with scope:
         pass
     assert scope._session is None
+
+
+STUCK = (
+    "safesession: invalidate failed, so the connection may not be back in the pool: "
+    "OSError: stuck"
+)
+
+
+class Stubborn(Session):
+    """A session that fails when it has invalidated its connection."""
+
+    def invalidate(self) -> None:
+        super().invalidate()
+        raise OSError("stuck")
+
+
+class Unclosable(Stubborn):
+    """One that fails when it has closed, too."""
+
+    def close(self) -> None:
+        super().close()
+        raise OSError("open")
+
+
+def test_invalidation_that_fails_after_the_rollback_is_told(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the connection may be lost to the pool, the note and the log say so."""
+
+    def fail(*args: object) -> None:
+        raise OSError("torn")
+
+    with (
+        pytest.raises(LookupError) as caught,
+        session_scope(engine, class_=Stubborn) as session,
+    ):
+        session.add(Note(text="lost"))
+        session.flush()
+        monkeypatch.setattr(engine.dialect, "do_rollback", fail)
+        raise LookupError
+
+    torn, stuck = caught.value.__notes__
+    assert torn == (
+        "safesession: rollback failed, so the connection was invalidated: OSError: torn"
+    )
+    assert stuck == STUCK
+    assert [message.splitlines()[0] for message in caplog.messages] == [torn, stuck]
+
+
+def test_invalidation_that_fails_after_the_close_is_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A close that fails, and then the invalidation, are two records in the log."""
+    with session_scope(engine, class_=Unclosable) as session:
+        session.add(Note(text="kept"))
+
+    assert [message.splitlines()[0] for message in caplog.messages] == [
+        "safesession: close failed, so the connection was invalidated: OSError: open",
+        STUCK,
+    ]
