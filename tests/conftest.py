@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from contract import HABITATS, Habitat
 from models import Base
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 settings.register_profile(
     "safesession",
@@ -36,7 +40,7 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
 
     def make(**options: Any) -> Engine:
         engine = create_engine(f"sqlite:///{tmp_path / 'test.db'}", **options)
-        event.listen(engine, "connect", enforce_foreign_keys)
+        event.listen(engine, "connect", set_pragmas)
         engines.append(engine)
         Base.metadata.create_all(engine)
         return engine
@@ -65,7 +69,7 @@ def make_async_engine(
         engine = create_async_engine(
             f"sqlite+aiosqlite:///{tmp_path / 'test.db'}", **options
         )
-        event.listen(engine.sync_engine, "connect", enforce_foreign_keys)
+        event.listen(engine.sync_engine, "connect", set_pragmas)
         engines.append(engine)
         return engine
 
@@ -103,13 +107,28 @@ def habitat(
     habitat.close()
 
 
+@pytest.fixture
+def factories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+    """Import the example, in a directory of its own."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    import factories
+
+    event.listen(factories.engine, "connect", set_pragmas)
+    yield factories
+    factories.engine.dispose()
+    del sys.modules["factories"]
+
+
 def checked_out(engines: Iterable[Engine]) -> int:
     """Count the connections that are out of the pools which count theirs."""
     pools = [engine.pool for engine in engines]
     return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
 
 
-def enforce_foreign_keys(dbapi_connection: Any, record: Any) -> None:
+def set_pragmas(dbapi_connection: Any, record: Any) -> None:
     cursor = dbapi_connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
+    # No test outlives the machine.
+    cursor.execute("PRAGMA synchronous=OFF")
     cursor.close()

@@ -49,7 +49,7 @@ def _add_verify(commands: Any) -> None:
     parser.add_argument(
         "--ignore",
         metavar="N,N",
-        type=_numbers,
+        type=_promises,
         default=frozenset[int](),
         help="numbers of promises that are not asked for",
     )
@@ -88,7 +88,7 @@ def _load(name: str) -> Any:
     return found
 
 
-def _numbers(text: str) -> frozenset[int]:
+def _promises(text: str) -> frozenset[int]:
     return frozenset(map(int, text.split(",")))
 
 

@@ -63,8 +63,9 @@ def adding(session: Session, error: BaseException) -> None:
 
 
 def loading(session: Session, error: BaseException) -> None:
-    session.scalars(select(Row)).all()
-    raise error
+    row = session.scalars(select(Row)).one()
+    if row.text:
+        raise error
 
 
 def flushing(session: Session, error: BaseException) -> None:
@@ -111,19 +112,26 @@ class Case:
         failure: BaseException = driver.OperationalError(f"{self.call} failed")
         return failure
 
-    def example(self) -> str:
+    @property
+    def writes(self) -> bool:
+        """Tell whether the body ends normally, and has written something."""
+        return self.body in (adding, poisoning)
+
+    def example(self, commits: bool) -> str:
         """Return the lines of the block, and what is needed to follow them."""
+        lines = lines_of(self.body, commit=self.writes and not commits)
         notes: list[str] = []
         if self.error is not None and self.error is not Gone:
             notes.append(f"error is {_ERRORS[self.error]}")
         if self.call is not None:
             notes.append(f"{self.call} fails by {self.how}")
-        return "\n# ".join([lines_of(self.body), *notes])
+        return "\n# ".join([lines, *notes])
 
 
-def lines_of(body: Callable[..., None]) -> str:
-    """Return what stands below a function's first line."""
-    return textwrap.dedent(inspect.getsource(body).partition("\n")[2]).rstrip()
+def lines_of(body: Callable[..., None], commit: bool) -> str:
+    """Return what stands below a function's first line, and a commit if asked."""
+    lines = textwrap.dedent(inspect.getsource(body).partition("\n")[2]).rstrip()
+    return f"{lines}\nsession.commit()" if commit else lines
 
 
 _ERRORS: dict[Callable[[], BaseException], str] = {

@@ -20,6 +20,8 @@ class Harness:
 
     # The session that was given last, sync or async.
     session: Any = None
+    # Whether nothing but the scope changes the cause and context of an exception.
+    keeps_links = True
 
     def run(self, body: Body) -> BaseException | None:
         """Run `body` on a session, and return the exception that left, if any."""
@@ -81,7 +83,13 @@ class InTask(Harness):
         return returned
 
     def run(self, body: Body) -> BaseException | None:
-        return self.wait_for(self.left_by(body))
+        bystanders = asyncio.all_tasks(self._loop.get_loop())
+        try:
+            return self.wait_for(self.left_by(body))
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            # Out of a task below the block's: it stops the loop.
+            self.wait_for(_end_all_but(bystanders))
+            return interrupt
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run(work)
@@ -121,6 +129,16 @@ class InAsyncWith(InTask):
         except BaseException as error:
             return error
         return None
+
+
+async def _end_all_but(bystanders: set[asyncio.Task[Any]]) -> None:
+    """Have the tasks end that an interrupt has left behind."""
+    others = asyncio.all_tasks() - bystanders - {asyncio.current_task()}
+    if others:
+        _, pending = await asyncio.wait(others, timeout=1)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 async def look(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -9,11 +9,11 @@ from ._trial import NEXT, Finding, Seen
 Broken = tuple[int, str]
 
 
-def judge(case: Case, seen: Seen) -> Iterator[Finding]:
+def judge(case: Case, seen: Seen, commits: bool) -> Iterator[Finding]:
     """Yield what shows that a promise is broken."""
     for look in (_what_leaves, _what_is_kept, _what_is_left_behind):
         for promise, found in look(case, seen):
-            yield Finding(promise, case.example(), found)
+            yield Finding(promise, case.example(commits), found)
 
 
 def _what_leaves(case: Case, seen: Seen) -> Iterator[Broken]:

@@ -35,6 +35,7 @@ class InRequest(InTask):
         super().__init__()
         self.depends: Any = session
         self._like = like
+        self.keeps_links = like is None or not like.user_middleware
         self._state: Any = None
         self._life: asyncio.Task[None] | None = None
         if like is not None:
@@ -73,7 +74,10 @@ class InRequest(InTask):
     def carries(self, error: BaseException) -> bool:
         # A coroutine cannot raise StopIteration; and contextlib, which FastAPI runs
         # dependencies with, cannot set the traceback of a frozen dataclass.
-        return not isinstance(error, StopIteration) and _accepts_attributes(error)
+        if isinstance(error, StopIteration) or not _accepts_attributes(error):
+            return False
+        # Middleware may turn a cancellation into "No response returned".
+        return self.keeps_links or isinstance(error, Exception)
 
     async def answer(
         self,

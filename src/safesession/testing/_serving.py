@@ -206,9 +206,9 @@ class Serving:
             self._harness.session = session
             body(session)
 
-        yield Endpoint(async_endpoint, _example("async def", "session", work))
+        yield Endpoint(async_endpoint, self._example("async def", "session", work))
         if self._is_sync:
-            yield Endpoint(endpoint, _example("def", "session", work))
+            yield Endpoint(endpoint, self._example("def", "session", work))
 
     def _websocket(self, work: Work) -> Endpoint:
         body = self._body(work)
@@ -217,15 +217,20 @@ class Serving:
             await websocket.accept()
             await self._harness.work_on(session, body)
 
-        return Endpoint(talk, _example("async def", "websocket, session", work), True)
+        return Endpoint(
+            talk, self._example("async def", "websocket, session", work), True
+        )
 
     def _body(self, work: Work) -> Body:
         def body(session: Session) -> None:
             work(session)
-            if not self._trial.commits:
+            if self._has_to_commit(work):
                 session.commit()
 
         return body
+
+    def _has_to_commit(self, work: Work) -> bool:
+        return work is adding and not self._trial.commits
 
     def _answer(self, endpoint: Endpoint, at_start: AtStart | None = None) -> Answer:
         return self._harness.wait_for(
@@ -234,7 +239,6 @@ class Serving:
             )
         )
 
-
-def _example(kind: str, parameters: str, work: Work) -> str:
-    lines = textwrap.indent(lines_of(work), "    ")
-    return f"{kind} endpoint({parameters} = Depends(get_session)):\n{lines}"
+    def _example(self, kind: str, parameters: str, work: Work) -> str:
+        lines = textwrap.indent(lines_of(work, self._has_to_commit(work)), "    ")
+        return f"{kind} endpoint({parameters} = Depends(get_session)):\n{lines}"

@@ -2,10 +2,11 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text
 from sqlalchemy.orm import Session
@@ -13,7 +14,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
 from safesession.errors import InvalidArgument
 
-from ._cases import Case, nothing
+from ._cases import Case
 from ._faults import Faults
 from ._harness import Body, Harness
 from ._row import Base, Row
@@ -45,8 +46,8 @@ class Seen:
     failure: BaseException | None
     # and what left; with its links, as they should be and as they are.
     left: BaseException | None
-    links: tuple[Any, ...] = ()
-    links_left: tuple[Any, ...] = ()
+    links: tuple[Any, ...]
+    links_left: tuple[Any, ...]
     # Rows that are new: committed, and found by the next unit on the connection.
     rows: frozenset[str] = frozenset()
     found: frozenset[str] = frozenset()
@@ -94,9 +95,10 @@ class Trial:
             )
         return engine
 
-    def __enter__(self) -> "Trial":
+    def __enter__(self) -> Self:
+        # What leaks is closed by the collector, whose complaints tell nothing new.
+        self._unraisablehook, sys.unraisablehook = sys.unraisablehook, _say_nothing
         self.look(Base.metadata.create_all)
-        self.look(_forget)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -104,6 +106,8 @@ class Trial:
         self.look(Base.metadata.drop_all)
         self.harness.dispose(self.observer)
         self.harness.close()
+        gc.collect()
+        sys.unraisablehook = self._unraisablehook
 
     def look(self, work: Callable[[Connection], Any]) -> Any:
         """Do something on a connection that is none of the engine's pool."""
@@ -114,11 +118,13 @@ class Trial:
         with self.from_scratch() as (out, records):
             error = None if case.error is None else case.error()
             failure = case.failure(self.engine)
-            seen = Seen(error, failure, None, links=_links(error))
+            links = _links(error)
+            seen = Seen(error, failure, None, links, links)
             faults: Any = {} if failure is None else {case.call: failure}
             with Faults(self.engine, faults):
                 seen.left = self.harness.run(self._body_of(case, error))
-            seen.links_left = _links(error)
+            if self.harness.keeps_links:
+                seen.links_left = _links(error)
             seen.checked_out = len(out)
             self._look_at_session(seen)
             seen.rows = self.rows()
@@ -177,7 +183,7 @@ class Trial:
         def body(session: Session) -> BaseException | None:
             try:
                 case.body(session, error)  # type: ignore[arg-type]
-                if not self.commits and case.body is not nothing:
+                if not self.commits and case.writes:
                     session.commit()
             except BaseException as raised:
                 # A coroutine would not carry each of them.
@@ -225,6 +231,10 @@ class _Collecting(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith("sqlalchemy."):
             self._records.append(record)
+
+
+def _say_nothing(unraisable: object) -> None:
+    pass
 
 
 def _links(error: BaseException | None) -> tuple[Any, ...]:

@@ -3,12 +3,14 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from safesession.errors import InvalidArgument
+
 from ._cancelled import interrupted_exits
-from ._cases import CASES, adding
+from ._cases import CASES, Case, adding
 from ._factories import harness_for, is_in_request
 from ._harness import Harness, InTask
 from ._judge import judge
-from ._report import OF_A_REQUEST, OF_A_TASK, OF_A_UNIT, Report
+from ._report import OF_A_REQUEST, OF_A_TASK, OF_A_UNIT, PROMISES, Report
 from ._trial import Finding, Trial
 
 
@@ -45,11 +47,17 @@ def verify(
 
     Raises:
         InvalidArgument: It is no session factory, or its sessions are bound to no
-            database in which one connection sees what another has committed.
+            database in which one connection sees what another has committed; or a
+            promise to ignore is not among those asked for.
         MissingExtra: It is a dependency, and FastAPI is not installed.
 
     .. versionadded:: 0.1
     """
+    if not PROMISES.keys() >= {*ignore}:
+        raise InvalidArgument(
+            f"verify() got ignore={set(ignore)!r}. Pass numbers of promises that it "
+            f"asks for: {', '.join(map(str, PROMISES))}."
+        )
     report = Report()
     harness = harness_for(factory, route)
     with Trial(harness) as trial:
@@ -73,9 +81,10 @@ def _checks(
 
 def _of_units(trial: Trial) -> Iterator[Finding]:
     for case in CASES:
+        if case.error is not None and not trial.harness.carries(case.error()):
+            continue
         seen = trial.observe(case)
-        if case.body is adding and case.call is None:
-            # Where the block is to commit by itself, that is one fault, and no more.
+        yield from judge(case, seen, trial.commits)
+        if case == Case(adding):
+            # Where the block has to commit by itself, that is one fault, and no more.
             trial.commits = bool(seen.rows) or seen.left is not None
-        if seen.error is None or trial.harness.carries(seen.error):
-            yield from judge(case, seen)
