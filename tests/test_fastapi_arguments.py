@@ -31,8 +31,16 @@ def test_in_memory_database_of_each_thread() -> None:
     event.listen(engine, "connect", lambda *_: pytest.fail("nothing is to be opened"))
 
     for bind in (engine, sessionmaker(engine)):
-        with pytest.raises(InvalidArgument, match=r"SingletonThreadPool.*StaticPool"):
+        with pytest.raises(InvalidArgument) as caught:
             session_dependency(bind)
+
+        assert str(caught.value) == (
+            "session_dependency() got an engine whose SingletonThreadPool gives each "
+            "thread a connection of its own (with in-memory SQLite, a database of its "
+            "own), and a request uses its session from several threads. Pass "
+            "poolclass=StaticPool and connect_args={'check_same_thread': False} to "
+            "create_engine(), or use a database file."
+        )
 
 
 async def test_in_memory_database_of_a_callable() -> None:
