@@ -5,8 +5,10 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import nox
 from nox.project import dependency_groups, load_toml, python_versions
@@ -21,6 +23,7 @@ nox.options.sessions = [
     "lint",
     "types",
     "tests",
+    "between",
     "lowest",
     "core",
     "examples",
@@ -47,13 +50,18 @@ FASTAPI = {
     "lowest": next(pin for pin in LOWEST if pin.startswith("fastapi==")),
     "newest": "fastapi",
 }
+# In each the exits of yield dependencies are run in another way.
+FASTAPI_BETWEEN = {"0.141": "fastapi==0.141.*", "0.162": "fastapi==0.162.*"}
 with_each_sqlalchemy = nox.parametrize(
     "sqlalchemy",
     [nox.param(pin, id=f"sqlalchemy-{key}") for key, pin in SQLALCHEMY.items()],
 )
-with_each_fastapi = nox.parametrize(
-    "fastapi", [nox.param(pin, id=f"fastapi-{key}") for key, pin in FASTAPI.items()]
-)
+
+
+def with_fastapi(pins: dict[str, str]) -> Callable[[Any], Any]:
+    """Run a session once for each of these."""
+    params = [nox.param(pin, id=f"fastapi-{key}") for key, pin in pins.items()]
+    return nox.parametrize("fastapi", params)
 
 
 @nox.session(allow_parallel=True)
@@ -77,9 +85,18 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, allow_parallel=True)
 @with_each_sqlalchemy
-@with_each_fastapi
+@with_fastapi(FASTAPI)
 def tests(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
     """Run the tests."""
+    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    run_covered(session, *session.posargs)
+
+
+@nox.session(allow_parallel=True)
+@with_each_sqlalchemy
+@with_fastapi(FASTAPI_BETWEEN)
+def between(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
+    """Run the tests with versions of FastAPI between the lowest and the newest."""
     install_package(session, sqlalchemy, fastapi, *group("tests"))
     run_covered(session, *session.posargs)
 
@@ -146,6 +163,56 @@ def demo(session: nox.Session) -> None:
     session.run("python", "examples/webhooks/demo.py", *session.posargs)
 
 
+@nox.session
+def verify(session: nox.Session) -> None:
+    """Hold the usual session factories against the contract, beside our own."""
+    install_package(session, *group("examples"))
+    page = Path("docs/verify.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ safesession (verify factories.*)$", page, re.MULTILINE)
+    with session.chdir("examples"):
+        # It tells by its status that promises are broken.
+        session.run("safesession", *command[1].split(), success_codes=[1])
+        Path("factories.db").unlink()
+
+
+# Not among the sessions of a plain `nox`, as they take so long.
+@nox.session
+@with_each_sqlalchemy
+@with_fastapi(FASTAPI | FASTAPI_BETWEEN)
+def exhaustive(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
+    """Run the tests with each enumeration complete."""
+    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    session.run("pytest", *session.posargs, env={"SAFESESSION_EXHAUSTIVE": "1"})
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Require that a test fails on each change to the package that mutmut makes."""
+    install_package(session, *group("tests"), *group("mutation"))
+    place = Path(session.create_tmp())
+    shutil.rmtree(place)
+    for part in ("src", "tests"):
+        shutil.copytree(part, place / part)
+    shutil.copy("pyproject.toml", place)
+    with session.chdir(place):
+        session.run("mutmut", "run", *session.posargs)
+        survivors = surviving_mutants(session)
+    explained = {
+        (survivor["function"], survivor["was"], survivor["is"])
+        for survivor in load_toml("tests/mutants.toml")["survivor"]
+    }
+    unexplained = survivors - explained
+    for function, was, became in sorted(unexplained):
+        told = f"[[survivor]]\nfunction = {function!r}\nwas = {was!r}\nis = {became!r}"
+        session.log(f"No test fails on this:\n{told}")
+    session.log(f"Survivors: {len(survivors)}; unexplained: {len(unexplained)}")
+    if unexplained:
+        session.error(
+            "Write a test that fails on each; or, where no user could see a "
+            "difference, say why in tests/mutants.toml."
+        )
+
+
 def group(name: str) -> tuple[str, ...]:
     """Return what a dependency group requires."""
     return dependency_groups(PYPROJECT, name)
@@ -185,3 +252,26 @@ def check_wheel(session: nox.Session, wheel: Path) -> None:
     }
     if found != expected:
         session.error(f"The wheel differs from src in: {sorted(found ^ expected)}")
+
+
+def surviving_mutants(session: nox.Session) -> set[tuple[str, str, str]]:
+    """Print mutmut's score; return of each survivor the function and both texts."""
+    listed = str(session.run("mutmut", "results", "--all", "true", silent=True))
+    statuses = dict(re.findall(r"^ +(\S+): (.+)$", listed, re.MULTILINE))
+    counts = Counter(statuses.values())
+    killed = counts["killed"] + counts["timeout"]
+    tested = counts.total() - counts["not checked"]
+    session.log(f"{dict(counts)}: a score of {killed / tested:.1%}")
+    survivors = set()
+    for name, status in statuses.items():
+        if status in ("killed", "timeout", "not checked"):
+            continue
+        diff = str(session.run("mutmut", "show", name, silent=True, log=False))
+        lines = re.findall(r"^([-+])(?!\1\1) *(.*)", diff, re.MULTILINE)
+        was, became = (
+            " ".join(text for sign, text in lines if sign == wanted) for wanted in "-+"
+        )
+        # mutmut names a method module.xǁClassǁmethod__mutmut_1.
+        function = re.sub(r"\bx[_ǁ](?=\w+__mutmut_\d+$)|__mutmut_\d+$", "", name)
+        survivors.add((function.replace("ǁ", "."), was, became))
+    return survivors
