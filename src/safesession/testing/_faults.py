@@ -120,17 +120,22 @@ class Faults:
         self._patches.close()
 
     def call(
-        self, name: str, make: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        name: str,
+        make: Callable[[], Any],
+        clean_up: Callable[[], Any] | None = None,
     ) -> Any:
         """Make a call of the driver, unless it is to fail."""
         self.calls.append(name)
         fault = self._take(len(self.calls), name)
         if fault is None:
-            return make(*args, **kwargs)
+            return make()
         self.injected[len(self.calls)] = fault
         # There is no second way to let go of a connection of the driver.
         if fault.after or name == "close":
-            make(*args, **kwargs)
+            make()
+        if clean_up is not None:
+            clean_up()
         raise fault.error
 
     def _take(self, number: int, name: str) -> Fault | None:
@@ -147,25 +152,29 @@ class Faults:
         self._patches.enter_context(patch.object(self._engine.dialect, name, value))
 
     def _on_connection(
-        self, name: str, make: Callable[..., Any], *args: Any, **kwargs: Any
+        self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         if self._resetting is not None and args:
             resetting, self._resetting = self._resetting, None
             if getattr(args[0], "dbapi_connection", None) is resetting:
                 name = "reset"
-        return self.call(name, make, *args, **kwargs)
+        return self.call(name, partial(method, *args, **kwargs))
 
     def _on_cursor(
         self,
         name: str,
-        make: Callable[..., Any],
+        method: Callable[..., Any],
         cursor: Any,
         statement: str,
         *rest: Any,
     ) -> Any:
         words = statement.split(None, 2)[:2]
         begins = " ".join(words if words[1:] == ["TO"] else words[:1])
-        return self.call(f"{name} {begins}", make, cursor, statement, *rest)
+        if isinstance(cursor, _Cursor):
+            cursor = cursor.driver_cursor
+        make = partial(method, cursor, statement, *rest)
+        # SQLite keeps its locks for as long as there are rows to be read.
+        return self.call(f"{name} {begins}", make, cursor.close)
 
     def _with_cursors(self, base: Any) -> type[Any]:
         def create_cursor(context: Any) -> Any:
@@ -192,19 +201,26 @@ class Faults:
 class _Cursor:
     """A driver's cursor, whose reading and closing are calls too."""
 
-    def __init__(self, faults: Faults, cursor: Any) -> None:
-        vars(self).update(_faults=faults, _cursor=cursor)
+    faults: Faults
+    driver_cursor: Any
+
+    def __init__(self, faults: Faults, driver_cursor: Any) -> None:
+        vars(self).update(faults=faults, driver_cursor=driver_cursor)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._cursor, name)
+        value = getattr(self.driver_cursor, name)
         if name in _FETCHES:
-            return partial(self._faults.call, "fetch", value)
+            return partial(self._fetch, value)
         if name == "close":
-            return partial(self._faults.call, "cursor close", value)
+            return partial(self.faults.call, "cursor close", value, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._cursor, name, value)
+        setattr(self.driver_cursor, name, value)
+
+    def _fetch(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        make = partial(method, *args, **kwargs)
+        return self.faults.call("fetch", make, self.driver_cursor.close)
 
 
 def _is_default(dialect: Any, method: str) -> bool:
