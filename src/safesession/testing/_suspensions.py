@@ -1,7 +1,7 @@
 """A unit of work that is interrupted at its first, second, ... n-th suspension."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -62,30 +62,6 @@ class Unit:
         """Be told that what follows is the exit."""
         self._suspensions.of_block = self._suspensions.count
 
-    async def first_of_exit(self) -> int:
-        """Run the unit untouched; return the number of its exit's first suspension."""
-        # Once before, as the first run is the one that has to connect.
-        for _ in range(2):
-            await self.interrupted(0, Interrupt())
-        of_block = self._suspensions.of_block
-        if of_block is None:
-            raise ValueError("The unit has to call block_ends() where its block ends.")
-        return of_block + 1
-
-    async def at_each(
-        self, interrupt: "Interrupt", first: int = 1
-    ) -> AsyncIterator[Interrupted]:
-        """Interrupt the unit at each suspension from `first` on, a run for each.
-
-        The last run is the one that has no such suspension, and so is complete.
-        """
-        reached = True
-        while reached:
-            seen = await self.interrupted(first, interrupt)
-            reached = seen.reached
-            first += 1
-            yield seen
-
     async def interrupted(self, at: int, interrupt: "Interrupt") -> Interrupted:
         """Run the unit, and interrupt it at its suspension number `at`, if any."""
         self._suspensions = suspensions = Suspensions(self._run(self), at)
@@ -96,6 +72,7 @@ class Unit:
         )
         with suspensions.of_tasks():
             await asyncio.wait({task}, timeout=self._patience)
+        del suspensions.interrupt
         pending = asyncio.all_tasks() - bystanders - {task}
         reached = 0 < at <= suspensions.count
         hung = not task.done()
@@ -198,6 +175,9 @@ class _Counted(Coroutine[Any, Any, Any]):
                 future = resume(value)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                # Not to keep an error alive by its own traceback, with all it holds.
+                value = None
             try:
                 resume, value = self.send, (yield future)
             except BaseException as error:

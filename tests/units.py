@@ -1,0 +1,195 @@
+"""Units of work to interrupt on any holder of a session, and what one leaves."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from sqlalchemy import Engine, create_engine, delete, event, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from apps import ASGIApp, Message
+from models import Note, stored
+from safesession.fastapi import async_session_dependency, session_dependency
+from safesession.testing._suspensions import Interrupt, Interrupted, Unit
+from test_aio import settle
+
+# The complete runs, which take minutes; the ordinary ones are short for it.
+EXHAUSTIVE = os.environ.get("SAFESESSION_EXHAUSTIVE") == "1"
+
+ROWS = ["first", "second"]
+
+# Holds an async session on an engine, as a scope does.
+Hold = Callable[[AsyncEngine], AbstractAsyncContextManager[AsyncSession]]
+
+
+def work(session: Session) -> None:
+    session.add(Note(text="first"))
+    session.flush()
+    session.scalars(select(Note)).all()
+    session.add(Note(text="second"))
+
+
+class Place:
+    """A database, and engines on it whose pools have a connection each."""
+
+    def __init__(self, engine: Engine, async_engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.async_engine = async_engine
+        self._impatient = create_engine(engine.url, connect_args={"timeout": 0.05})
+        for each in (engine, async_engine.sync_engine, self._impatient):
+            event.listen(each, "connect", do_not_sync)
+
+    async def at_each(
+        self, unit: Unit, interrupt: type[Interrupt]
+    ) -> AsyncIterator[Interrupted]:
+        """Interrupt the unit at each suspension, a run for each; the last has none."""
+        at, reached = 1, True
+        while reached:
+            await self.prepare()
+            seen = await unit.interrupted(at, interrupt())
+            yield seen
+            at, reached = at + 1, seen.reached
+
+    async def prepare(self) -> None:
+        """Be as before every other run: no rows, and a connection in the pool."""
+        forget(self.engine)
+        async with self.async_engine.connect():
+            pass
+
+    async def left_by(self, seen: Interrupted) -> tuple[list[str], set[str]]:
+        """Return the rows that a run has left, and what else, by name."""
+        rows = stored(self.engine)
+        left = {task.get_coro().__name__ for task in seen.pending}
+        for task in seen.pending:
+            # More than once, as what awaits its end in a `finally` needs.
+            while not task.done():
+                task.cancel()
+                await settle()
+        locked = await self._locked()
+        for what, is_so in {
+            "hung": seen.hung,
+            f"lost to {type(seen.error).__name__}": seen.lost,
+            "connection": self.out() != 0,
+            "lock": locked,
+        }.items():
+            if is_so:
+                left.add(what)
+        return rows, left
+
+    def out(self) -> int:
+        pools: Any = self.engine.pool, self.async_engine.sync_engine.pool
+        return sum(pool.checkedout() for pool in pools)
+
+    async def _locked(self) -> bool:
+        """Tell whether others are kept from writing until the next collection."""
+        await settle()
+        try:
+            forget(self._impatient)
+        except OperationalError:
+            await self.free_locks()
+            forget(self.engine)
+            return True
+        return False
+
+    async def free_locks(self) -> None:
+        """Collect the cursors that keep SQLite locked."""
+        gc.collect()
+        await settle()
+
+    def close(self) -> None:
+        self._impatient.dispose()
+
+
+def do_not_sync(dbapi_connection: Any, record: Any) -> None:
+    """Spare the disk, as thousands of short transactions would wait for it."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
+
+
+def forget(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(delete(Note))
+
+
+def in_block(place: Place, hold: Hold) -> Unit:
+    """Return the work in the block of an `async with`."""
+
+    async def run(unit: Unit) -> None:
+        async with hold(place.async_engine) as session:
+            await session.run_sync(work)
+            unit.block_ends()
+
+    return Unit(run)
+
+
+def app_of(place: Place, kind: str, ends: Callable[[], None]) -> FastAPI:
+    """Return an app that does the work, and calls `ends` where the block ends."""
+    app = FastAPI()
+    if kind == "async session":
+        get_async_session = async_session_dependency(place.async_engine)
+
+        @app.get("/")
+        async def endpoint(session: AsyncSession = Depends(get_async_session)) -> None:
+            await session.run_sync(work)
+            ends()
+
+        return app
+    get_session = session_dependency(place.engine)
+    if kind == "sync session":
+
+        @app.get("/")
+        async def async_endpoint(session: Session = Depends(get_session)) -> None:
+            work(session)
+            ends()
+
+    else:
+
+        @app.get("/")
+        def sync_endpoint(session: Session = Depends(get_session)) -> None:
+            work(session)
+            ends()
+
+    return app
+
+
+class Client:
+    """Sends requests to an app in process, and may leave before it has an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.answered: list[int] = []
+
+    async def ask(self) -> None:
+        self.answered.clear()
+        self.gone = asyncio.Event()
+        self._messages = [{"type": "http.request"}]
+        scope = {"type": "http", "method": "GET", "path": "/"}
+        await self._app(
+            scope | {"headers": [], "query_string": b""}, self._receive, self._send
+        )
+
+    async def _receive(self) -> Message:
+        if self._messages:
+            return self._messages.pop()
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.answered.append(message["status"])
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
