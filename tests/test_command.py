@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,13 @@ import pytest
 from safesession.__main__ import main
 
 ROOT = Path(__file__).parents[1]
+
+
+def status_of(*arguments: str) -> object:
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
 
 
 def test_verify_prints_a_table_and_tells_by_its_status(
@@ -94,10 +102,7 @@ def test_mistake_is_told(
     told: str,
 ) -> None:
     """What cannot be held against the contract is told in a line, by status 2."""
-    with pytest.raises(SystemExit) as caught:
-        main(["verify", *arguments])
-
-    assert caught.value.code == 2
+    assert status_of("verify", *arguments) == 2
     assert capsys.readouterr().err.startswith(told)
 
 
@@ -115,11 +120,18 @@ def test_module_and_script_are_one_command() -> None:
     assert "verify" in helps[0]
 
 
+def parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
 def test_documented_table_is_what_the_command_prints(
     factories: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table of the docs is of the example, on the versions that it names."""
+    """The table of the docs is of the example, on the versions it names or later."""
     page = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+    named = re.findall(r"(FastAPI|SQLAlchemy|SQLModel) (\d[\d.]+\d)", page)
+    if any(parts(version(package)) < parts(of) for package, of in named[:3]):
+        pytest.skip(f"the table is of {named[:3]}, and here is an older one")
     command = re.search(r"^\$ safesession (verify factories.*)$", page, re.MULTILINE)
     assert command is not None
 

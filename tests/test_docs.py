@@ -4,6 +4,7 @@ import asyncio
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from sybil.typing import Evaluator
+
+from safesession.__main__ import parser
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -63,7 +66,17 @@ def is_nox(command: str) -> bool:
     return found is not None and (found[1] is None or f"def {found[1]}(" in noxfile)
 
 
-CHECKS: list[Callable[[str], bool]] = [is_set_up, is_install, is_nox]
+def is_verify(command: str) -> bool:
+    """Recognise what our own command line takes."""
+    words = shlex.split(command)
+    if words[:1] != ["safesession"] and words[:3] != ["python", "-m", "safesession"]:
+        return False
+    with suppress(SystemExit):
+        return parser().parse_args(words[words.index("safesession") + 1 :]) is not None
+    return False
+
+
+CHECKS: list[Callable[[str], bool]] = [is_set_up, is_install, is_nox, is_verify]
 BLOCKS = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 LANGUAGES: dict[str, Evaluator] = {
     "python": PythonEvaluator(),

@@ -12,19 +12,24 @@ from .errors import InvalidArgument, SafeSessionError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    parser = argparse.ArgumentParser("safesession", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_verify(commands)
-    asked = parser.parse_args(arguments)
+    asked = parser().parse_args(arguments)
     try:
         status: int = asked.run(asked)
     except SafeSessionError as error:
-        parser.exit(2, f"safesession: {error}\n")
+        print(f"safesession: {error}", file=sys.stderr)
+        return 2
     return status
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line is parsed by."""
+    made = argparse.ArgumentParser("safesession", description=__doc__)
+    _add_verify(made.add_subparsers(required=True, metavar="COMMAND"))
+    return made
+
+
 def _add_verify(commands: Any) -> None:
-    parser = commands.add_parser(
+    verify = commands.add_parser(
         "verify",
         help="hold session factories against the contract",
         description=(
@@ -34,7 +39,7 @@ def _add_verify(commands: Any) -> None:
             "a promise is broken, and 2 where there is nothing to hold against it."
         ),
     )
-    parser.add_argument(
+    verify.add_argument(
         "factories",
         nargs="+",
         metavar="MODULE:NAME",
@@ -43,17 +48,17 @@ def _add_verify(commands: Any) -> None:
             "or a FastAPI app; modules are looked for in this directory too"
         ),
     )
-    parser.add_argument(
+    verify.add_argument(
         "--route", metavar="PATH", help="the route of an app whose session is taken"
     )
-    parser.add_argument(
+    verify.add_argument(
         "--ignore",
         metavar="N,N",
         type=_promises,
         default=frozenset[int](),
         help="numbers of promises that are not asked for",
     )
-    parser.set_defaults(run=_verify)
+    verify.set_defaults(run=_verify)
 
 
 def _verify(asked: argparse.Namespace) -> int:
