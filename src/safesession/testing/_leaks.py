@@ -56,7 +56,7 @@ class OpenSession(Opened):
 
     session: "ref[Session]"
     exempt: bool
-    connections: "list[CheckedOut]" = field(default_factory=lambda: [])
+    connections: "list[CheckedOut]" = field(default_factory=list["CheckedOut"])
 
     def is_collected(self) -> bool:
         return self.session() is None
@@ -98,11 +98,12 @@ class CheckedOut(Opened):
         proxy: Any = self.proxy()
         if proxy is None:
             return
+        pool = proxy._pool
         if not self.is_async():
             proxy.close()
-        elif not isinstance(proxy._pool, StaticPool):
-            # Outside of its event loop it can be terminated, and not reset. The only
-            # connection of a StaticPool may be a database in memory.
+        # Outside of its event loop it cannot be reset, though some can be terminated.
+        # The only connection of a StaticPool may be a database in memory.
+        elif pool._dialect.has_terminate and not isinstance(pool, StaticPool):
             proxy.invalidate()
 
 

@@ -1,0 +1,738 @@
+"""The pytest plugin fails a test that leaks, and names the line that opened it."""
+
+import gc
+import warnings
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+pytest_plugins = ["pytester"]
+
+PREAMBLE = """\
+import asyncio
+import gc
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool, StaticPool
+
+from safesession import async_session_scope, session_scope
+
+path = Path(__file__).with_name("test.db")
+engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, pool_timeout=1)
+ONE = text("SELECT 1")
+kept = []
+
+
+"""
+ADVICE = (
+    "Open it in a 'with' block, such as session_scope(), or have a fixture close it. "
+    "A test that is to leave it open is marked @pytest.mark.allow_session_leaks."
+)
+
+
+class Project:
+    """A project with one test module, in which pytest is run."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.ini(no_session_leaks=True)
+
+    def ini(self, **options: object) -> None:
+        options.setdefault("asyncio_default_fixture_loop_scope", "function")
+        lines = [f"{name} = {value}" for name, value in options.items()]
+        self.pytester.makeini("\n".join(["[pytest]", *lines]))
+
+    def run(self, tests: str, *arguments: str) -> pytest.RunResult:
+        """Run tests in this process, where coverage sees the plugin."""
+        self.pytester.makepyfile(test_it=PREAMBLE + dedent(tests))
+        result = self.pytester.runpytest_inprocess(*arguments)
+        # What the tests have leaked is not to be found by those of this process.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+        return result
+
+
+def line_of(tests: str, mark: str = "# here") -> int:
+    """Return the number of the marked line, as it is in the test module."""
+    text = PREAMBLE + dedent(tests)
+    return next(n for n, line in enumerate(text.splitlines(), 1) if mark in line)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+LEAKS = {
+    "connection": """
+        def test():
+            kept.append(engine.connect())  # here
+        """,
+    "connection_of_function": """
+        def opened():
+            return engine.connect()  # here
+
+        def test():
+            kept.append(opened())
+        """,
+    "raw_connection": """
+        def test():
+            kept.append(engine.raw_connection())  # here
+        """,
+    "collected": """
+        def test():
+            engine.connect()  # here
+            gc.collect()
+        """,
+    "detached": """
+        def test():
+            connection = engine.connect()  # here
+            connection.detach()
+            kept.append(connection)
+        """,
+    "detached_and_collected": """
+        def test():
+            connection = engine.connect()  # here
+            connection.detach()
+            del connection
+            gc.collect()
+            with engine.connect():
+                pass
+        """,
+    "null_pool": """
+        null = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+        def test():
+            kept.append(null.connect())  # here
+        """,
+    "static_pool": """
+        static = create_engine("sqlite://", poolclass=StaticPool)
+
+        def test():
+            with static.connect():
+                kept.append(static.connect())  # here
+        """,
+    "thread": """
+        def work():
+            kept.append(engine.connect())  # here
+
+        def test():
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        """,
+    "fixture": """
+        @pytest.fixture
+        def connection():
+            return engine.connect()  # here
+
+        def test(connection):
+            pass
+        """,
+    "teardown": """
+        @pytest.fixture
+        def connect():
+            yield
+            kept.append(engine.connect())  # here
+
+        def test(connect):
+            pass
+        """,
+    "async_engine": """
+        async def connect():
+            engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            connection = await engine.connect()  # here
+            kept.append(connection)
+            raw = await connection.get_raw_connection()
+            kept.append(raw.driver_connection)
+
+        def test():
+            asyncio.run(connect())
+
+        @pytest.fixture(scope="module", autouse=True)
+        def end():
+            # SQLAlchemy 2.0 cannot, and the interpreter would wait for its thread.
+            yield
+            kept[1].stop()
+        """,
+}
+SESSIONS = {
+    "with_connection": (
+        """
+        def test():
+            session = Session(engine)
+            session.execute(ONE)  # here
+            kept.append(session)
+        """,
+        " and checked out its connection",
+    ),
+    "without_connection": (
+        """
+        def test():
+            session = Session(engine)
+            session.begin()  # here
+            kept.append(session)
+        """,
+        "",
+    ),
+    "began_again": (
+        """
+        def test():
+            session = Session(engine)
+            session.execute(ONE)
+            session.commit()
+            session.execute(ONE)  # here
+            kept.append(session)
+        """,
+        " and checked out its connection",
+    ),
+    "savepoint": (
+        """
+        def test():
+            session = Session(engine)
+            session.begin_nested()  # here
+            kept.append(session)
+        """,
+        "",
+    ),
+    "collected": (
+        """
+        def test():
+            Session(engine).execute(ONE)  # here
+            gc.collect()
+        """,
+        " and checked out its connection, and left it to the garbage collector",
+    ),
+    "on_a_connection": (
+        """
+        def test():
+            with engine.connect() as connection:
+                session = Session(connection)
+                session.execute(ONE)  # here
+                kept.append(session)
+        """,
+        "",
+    ),
+}
+CLEAN = {
+    "nothing": "pass",
+    "scope": """
+        with session_scope(engine) as session:
+            session.execute(ONE)
+        """,
+    "async_scope": """
+        async def work():
+            engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            async with async_session_scope(engine) as session:
+                await session.execute(ONE)
+            await engine.dispose()
+        asyncio.run(work())
+        """,
+    "committed": """
+        session = Session(engine)
+        session.execute(ONE)
+        session.commit()
+        kept.append(session)
+        """,
+    "invalidated": """
+        connection = engine.connect()
+        connection.invalidate()
+        kept.append(connection)
+        """,
+    "invalidated_session": """
+        session = Session(engine)
+        session.execute(ONE)
+        session.invalidate()
+        kept.append(session)
+        """,
+    "detached": """
+        connection = engine.connect()
+        connection.detach()
+        connection.close()
+        """,
+    "collected_when_closed": """
+        for _ in range(3):
+            connection = engine.connect()
+            connection.close()
+            del connection
+            gc.collect()
+        """,
+    "pre_ping": """
+        pinged = create_engine(f"sqlite:///{path}", pool_pre_ping=True)
+        with pinged.connect() as connection:
+            driver_connection = connection.connection.driver_connection
+        driver_connection.close()
+        with pinged.connect():
+            pass
+        """,
+    "static_pool": """
+        static = create_engine("sqlite://", poolclass=StaticPool)
+        with static.connect() as first:
+            with static.connect() as second:
+                pass
+        first, second = static.connect(), static.connect()
+        first.close()
+        second.close()
+        del first, second
+        gc.collect()
+        """,
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+def test_connection_left_out(project: Project, case: str) -> None:
+    """A connection that is out when the test has ended fails it, by file and line."""
+    tests = LEAKS[case]
+
+    result = project.run(tests)
+
+    result.assert_outcomes(passed=1, errors=1)
+    collected = ", and left it to the garbage collector" if "collected" in case else ""
+    line = line_of(tests)
+    source = (PREAMBLE + dedent(tests)).splitlines()[line - 1].strip()
+    function = {
+        "thread": "work",
+        "fixture": "connection",
+        "teardown": "connect",
+        "async_engine": "connect",
+        "connection_of_function": "opened",
+    }.get(case, "test")
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test*",
+            "The test has ended and left open 1 connection:",
+            f"  test_it.py:{line}: {function}() checked out a connection{collected}",
+            f"    {source}",
+            ADVICE,
+        ],
+        consecutive=True,
+    )
+
+
+@pytest.mark.parametrize("case", SESSIONS)
+def test_session_left_open(project: Project, case: str) -> None:
+    """A session whose transaction has not ended fails the test, by file and line."""
+    tests, what = SESSIONS[case]
+
+    result = project.run(tests)
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "The test has ended and left open 1 session:",
+            f"  test_it.py:{line_of(tests)}: test() began the transaction of a session"
+            + what,
+        ],
+        consecutive=True,
+    )
+
+
+@pytest.mark.parametrize("case", CLEAN)
+def test_nothing_left_open(project: Project, case: str) -> None:
+    """What was closed, whichever way, is no leak."""
+    body = dedent(CLEAN[case]).strip().replace("\n", "\n    ")
+
+    result = project.run(f"def test():\n    {body}\n")
+
+    result.assert_outcomes(passed=1)
+
+
+def test_several_leaks(project: Project) -> None:
+    """Each line is named once, in the order in which they opened something."""
+    result = project.run(
+        """
+        many = create_engine(f"sqlite:///{path}")
+
+        def test():
+            session = Session(many)
+            session.execute(ONE)
+            kept.append(session)
+            kept.extend(many.connect() for _ in range(3))
+        """
+    )
+
+    result.stdout.fnmatch_lines(
+        [
+            "The test has ended and left open 1 session and 3 connections:",
+            "  test_it.py:*: test() began the transaction of a session and*",
+            "    session.execute(ONE)",
+            "  test_it.py:*: <genexpr>() checked out a connection",
+            "    kept.extend(many.connect() for _ in range(3))  (3 times)",
+            ADVICE,
+        ],
+        consecutive=True,
+    )
+
+
+def test_no_line_of_the_users(project: Project) -> None:
+    """A thread that runs nothing of the user's is named itself."""
+    result = project.run(
+        """
+        def test():
+            thread = threading.Thread(target=engine.connect, name="poller")
+            thread.start()
+            thread.join()
+        """
+    )
+
+    result.stdout.fnmatch_lines(
+        ["  thread poller checked out a connection, and left it to the garbage coll*"]
+    )
+
+
+def test_line_in_a_request(project: Project) -> None:
+    """Behind FastAPI, Starlette and anyio it is the endpoint that is named."""
+    tests = """
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+
+        app = FastAPI()
+
+        @app.get("/")
+        def endpoint():
+            session = Session(engine)
+            session.execute(ONE)  # here
+            kept.append(session)
+
+        def test():
+            with TestClient(app) as client:
+                assert client.get("/").status_code == 200
+        """
+
+    result = project.run(tests)
+
+    result.stdout.fnmatch_lines([f"  test_it.py:{line_of(tests)}: endpoint() began *"])
+
+
+def test_what_a_fixture_closes(project: Project) -> None:
+    """What a fixture of the test closes in its teardown is no leak."""
+    project.run(
+        """
+        @pytest.fixture
+        def session():
+            session = Session(engine)
+            yield session
+            session.close()
+
+        def test(session, no_session_leaks):
+            session.execute(ONE)
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_what_a_wider_fixture_holds(project: Project) -> None:
+    """What a fixture of wider scope opened is not for the test to close."""
+    project.run(
+        """
+        @pytest.fixture(scope="module")
+        def connection():
+            with create_engine(f"sqlite:///{path}").connect() as connection:
+                yield connection
+
+        @pytest.fixture(scope="session")
+        def session():
+            with Session(create_engine(f"sqlite:///{path}")) as session:
+                yield session
+
+        @pytest.fixture(scope="session")
+        def begun():
+            with Session(create_engine(f"sqlite:///{path}")) as session:
+                session.begin()
+                yield session
+
+        def test(connection, session, begun):
+            session.execute(ONE)
+
+        def test_again(connection, session, begun):
+            session.commit()
+            session.execute(ONE)
+            begun.execute(ONE)
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_the_next_test_is_not_blamed(project: Project) -> None:
+    """What an earlier test left is not reported again, and its pool has it back."""
+    project.run(
+        """
+        def test_leaks():
+            kept.append(engine.connect())
+
+        def test_leaks_session():
+            session = Session(engine)
+            session.execute(ONE)
+            kept.append(session)
+
+        def test_needs_the_connection():
+            assert engine.pool.checkedout() == 0
+            with engine.connect():
+                pass
+        """
+    ).assert_outcomes(passed=3, errors=2)
+
+
+def test_async_engine_has_its_connection_back(project: Project) -> None:
+    """An async connection is terminated, where the driver's dialect can do that."""
+    result = project.run(
+        """
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1)
+        static = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+        async def leak():
+            session = AsyncSession(engine)
+            await session.execute(ONE)
+            in_memory = await static.connect()
+            kept.extend([session, in_memory])
+            for connection in (await session.connection(), in_memory):
+                raw = await connection.get_raw_connection()
+                kept.append(raw.driver_connection)
+
+        def test():
+            asyncio.run(leak())
+
+        def test_after():
+            left = int(not engine.dialect.has_terminate)
+            assert engine.pool.checkedout() == left
+            assert kept[1].sync_connection.connection.is_valid
+            for connection in kept[2:]:
+                connection.stop()
+        """
+    )
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["The test has ended and left open 1 session and 1 connection:"]
+    )
+
+
+def test_what_cannot_be_closed(project: Project) -> None:
+    """A leak that cannot be closed is told in the log, and no test fails for it."""
+    result = project.run(
+        """
+        def test(monkeypatch):
+            session = Session(engine)
+            session.execute(ONE)
+            session.close = lambda: 1 / 0
+            kept.append(session)
+
+        def test_after(caplog):
+            kept[0].__dict__.clear()
+        """
+    )
+
+    result.assert_outcomes(passed=2, errors=1)
+
+
+def test_another_thread_is_waited_for(project: Project) -> None:
+    """What another thread is about to close when the test ends is no leak."""
+    project.run(
+        """
+        opened, to_close = threading.Event(), threading.Event()
+
+        def serve(action):
+            action()
+            opened.set()
+            to_close.wait(10)
+            kept.pop().close()
+
+        def open_session():
+            kept.append(Session(engine))
+            kept[0].execute(ONE)
+
+        @pytest.fixture
+        def closing():
+            yield
+            threading.Timer(0.05, to_close.set).start()
+
+        @pytest.mark.parametrize(
+            "action", [lambda: kept.append(engine.connect()), open_session]
+        )
+        def test(closing, action):
+            to_close.clear()
+            opened.clear()
+            threading.Thread(target=serve, args=[action]).start()
+            assert opened.wait(10)
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_another_thread_is_not_waited_for_forever(project: Project) -> None:
+    """What a thread that lives on holds is a leak, and left to it."""
+    project.run(
+        """
+        opened, to_close = threading.Event(), threading.Event()
+
+        def serve():
+            with engine.connect():
+                opened.set()
+                to_close.wait(10)
+
+        def test():
+            threading.Thread(target=serve).start()
+            assert opened.wait(10)
+
+        def test_after():
+            assert engine.pool.checkedout() == 1
+            to_close.set()
+        """
+    ).assert_outcomes(passed=2, errors=1)
+
+
+def test_off(project: Project) -> None:
+    """Where nothing asks for it no test fails, and nothing listens."""
+    project.ini()
+
+    project.run(
+        """
+        def test(request):
+            kept.append(engine.connect())
+            assert not engine.pool.dispatch.checkin
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_fixture(project: Project) -> None:
+    """Without the ini option, the tests with the fixture are watched, and no others."""
+    project.ini()
+
+    project.run(
+        """
+        many = create_engine(f"sqlite:///{path}")
+
+        def test_watched(no_session_leaks):
+            kept.append(many.connect())
+
+        @pytest.mark.usefixtures("no_session_leaks")
+        def test_watched_too():
+            kept.append(many.connect())
+
+        def test_not_watched():
+            kept.append(many.connect())
+
+        def test_dynamic(request):
+            with pytest.raises(pytest.fail.Exception, match="Name it as an argument"):
+                request.getfixturevalue("no_session_leaks")
+        """
+    ).assert_outcomes(passed=4, errors=2)
+
+
+def test_marker(project: Project) -> None:
+    """A marked test may leak, whatever else asks."""
+    project.run(
+        """
+        @pytest.mark.allow_session_leaks(reason="the interpreter ends")
+        def test(no_session_leaks):
+            kept.append(engine.connect())
+        """,
+        "--strict-markers",
+    ).assert_outcomes(passed=1)
+
+
+def test_nothing_listens_afterwards(
+    project: Project, make_engine: Callable[..., Engine]
+) -> None:
+    """The listeners are gone when the run has ended."""
+    project.run("def test(): pass").assert_outcomes(passed=1)
+
+    assert not make_engine().pool.dispatch.checkout
+    assert not Session().dispatch.after_begin
+
+
+def test_failure_and_leak(project: Project) -> None:
+    """A test that fails and leaks is shown to do both."""
+    result = project.run(
+        """
+        def test():
+            kept.append(engine.connect())
+            assert 1 == 2
+        """
+    )
+
+    result.assert_outcomes(failed=1, errors=1)
+    result.stdout.fnmatch_lines(["*test() checked out a connection", "E*assert 1 == 2"])
+
+
+@pytest.mark.parametrize("failing", ["raise OSError('no')", "pytest.fail('no')"])
+def test_failing_teardown_and_leak(project: Project, failing: str) -> None:
+    """A teardown that fails keeps its error, and the leak is a note on it."""
+    result = project.run(
+        f"""
+        @pytest.fixture
+        def failing():
+            yield
+            {failing}
+
+        def test(failing):
+            kept.append(engine.connect())
+
+        def test_without_leak(failing):
+            pass
+        """
+    )
+
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(["E*no", "E*test() checked out a connection"])
+
+
+def test_failing_setup(project: Project) -> None:
+    """What a fixture leaves that fails after opening it is named too."""
+    result = project.run(
+        """
+        @pytest.fixture
+        def connection():
+            kept.append(engine.connect())
+            raise OSError("no")
+
+        def test(connection):
+            pass
+        """
+    )
+
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*connection() checked out a connection"])
+
+
+def test_xdist(project: Project) -> None:
+    """Each worker of pytest-xdist watches its own tests."""
+    project.pytester.makepyfile(
+        test_it=PREAMBLE
+        + dedent(
+            """
+            many = create_engine(f"sqlite:///{path}")
+
+            @pytest.mark.parametrize("number", range(6))
+            def test(number):
+                if number % 2:
+                    kept.append(many.connect())
+            """
+        )
+    )
+
+    result = project.pytester.runpytest_subprocess("-n", "2", timeout=60)
+
+    result.assert_outcomes(passed=6, errors=3)
+    result.stdout.fnmatch_lines(["*test_it.py:*: test() checked out a connection"])
+
+
+def test_start_without_sqlalchemy(project: Project) -> None:
+    """A run that asks for nothing does not import SQLAlchemy."""
+    project.ini()
+    project.pytester.makepyfile(
+        """
+        import sys
+
+        def test():
+            assert "sqlalchemy" not in sys.modules
+        """
+    )
+
+    project.pytester.runpytest_subprocess(timeout=60).assert_outcomes(passed=1)
