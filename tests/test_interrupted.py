@@ -4,6 +4,7 @@ It is raised before the first, second, ... n-th opcode of the exit and of enteri
 until the unit of work runs untouched.
 """
 
+import asyncio
 import ctypes
 import dis
 import gc
@@ -17,11 +18,12 @@ from typing import Any, Self
 
 import pytest
 from sqlalchemy import Engine, delete
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from contract import OWN_FILES
 from models import Note, stored
-from safesession import session_scope
+from safesession import async_session_scope, session_scope
 from safesession.testing._faults import Faults
 
 FILES = {str(path) for path in OWN_FILES}
@@ -92,9 +94,9 @@ class Interruption:
         self.position = (code.co_qualname, opcode)
 
     @classmethod
-    def each(cls) -> Iterator[Self]:
+    def each(cls, step: int = 1) -> Iterator[Self]:
         """Yield one for each opcode, until one was not reached."""
-        for at in count(1):
+        for at in count(1, step):
             interruption = cls(at)
             yield interruption
             if interruption._count < at:
@@ -137,6 +139,15 @@ class Signal(Interruption):
         # Elsewhere it is for others to deal with, and a weakref's callback loses it.
         if frame is not None and self.traces(frame):
             super().interrupt(frame)
+
+
+class CtrlC(Interruption):
+    """Has a SIGINT handled there, by the handler that asyncio.run() installs."""
+
+    def interrupt(self, frame: FrameType) -> Any:
+        self._interrupted_at(frame)
+        signal.raise_signal(signal.SIGINT)
+        return self._opcode
 
 
 def left_by(
@@ -253,6 +264,40 @@ def contexts(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
+
+
+@pytest.mark.parametrize("error", [None, LookupError()], ids=["ends", "raised"])
+def test_ctrl_c_under_asyncio(
+    error: BaseException | None, async_engine: AsyncEngine, engine: Engine
+) -> None:
+    """An async scope has ended when asyncio.run() raises KeyboardInterrupt."""
+    for interruption in CtrlC.each(1 if EXHAUSTIVE else 10):
+
+        async def unit(interruption: CtrlC = interruption) -> None:
+            async with async_session_scope(async_engine) as session:
+                await session.run_sync(work)
+                interruption.__enter__()
+                if error is not None:
+                    raise error
+
+        left = None
+        try:
+            asyncio.run(unit())
+        except BaseException as raised:
+            left = raised
+        finally:
+            interruption.__exit__(None, None, None)
+        assert async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        kept = ["first", "second"] if error is None else []
+        if isinstance(left, KeyboardInterrupt):
+            assert stored(engine) in ([], kept)
+        else:
+            # Not reached, or by a task that ends with an exception of its own.
+            assert left is error
+            assert error is not None or interruption.position is None
+            assert stored(engine) == kept
+        with engine.begin() as connection:
+            connection.execute(delete(Note))
 
 
 class FaultySession(Session):
