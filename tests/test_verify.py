@@ -440,7 +440,10 @@ class Example:
         (
             sessionmaker(),
             {},
-            "verify() was given no session to work on: UnboundExecutionError",
+            (
+                "verify() was given no session to work on: "
+                "sqlalchemy.exc.UnboundExecutionError. Pass what gives a Session"
+            ),
         ),
         (
             sessionmaker(in_memory()),

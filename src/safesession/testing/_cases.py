@@ -27,10 +27,9 @@ def _refuse(*args: Any) -> NoReturn:
     raise Torn
 
 
-class Hostile(Exception):
-    """Raises when it is looked at."""
-
-    __str__ = __repr__ = __eq__ = __hash__ = __bool__ = add_note = _refuse
+_HOSTILE = ("__str__", "__repr__", "__eq__", "__hash__", "__bool__", "add_note")
+# Raises when it is looked at.
+Hostile = type("Hostile", (Exception,), dict.fromkeys(_HOSTILE, _refuse))
 
 
 @dataclass(frozen=True)

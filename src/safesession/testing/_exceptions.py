@@ -70,11 +70,14 @@ def _single(draw: st.DrawFn) -> BaseException:
     return built()
 
 
-def _groups(leaves: st.SearchStrategy[BaseException]) -> Any:
-    return st.builds(
-        lambda members: BaseExceptionGroup("several", members),
-        st.lists(leaves, min_size=1, max_size=3),
-    )
+def _group(members: list[BaseException]) -> BaseException:
+    return BaseExceptionGroup("several", members)
+
+
+def _groups(
+    leaves: st.SearchStrategy[BaseException],
+) -> st.SearchStrategy[BaseException]:
+    return st.builds(_group, st.lists(leaves, min_size=1, max_size=3))
 
 
 @st.composite

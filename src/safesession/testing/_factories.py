@@ -57,10 +57,10 @@ def _as_depends(dependency: Callable[..., Any]) -> "Depends":
 
 
 def _in_block(factory: Any) -> Harness:
-    # A sessionmaker's begin(), as its sessions by themselves commit nothing.
     if isinstance(factory, sessionmaker) or _is_async_sessionmaker(factory):
-        factory = factory.begin
-    made = factory() if callable(factory) and not inspect.isclass(factory) else None
+        # A session that it returns commits nothing by itself.
+        return _in_block(factory.begin)
+    made: Any = factory() if _is_function(factory) else None
     if hasattr(made, "__aenter__"):
         return InAsyncWith(factory)
     if hasattr(made, "__enter__"):
@@ -132,6 +132,10 @@ def _is_session_class(annotation: Any) -> bool:
     return inspect.isclass(annotation) and (
         issubclass(annotation, Session) or hasattr(annotation, "run_sync")
     )
+
+
+def _is_function(factory: object) -> bool:
+    return callable(factory) and not inspect.isclass(factory)
 
 
 def _is_async_sessionmaker(factory: Any) -> bool:

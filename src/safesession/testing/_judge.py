@@ -1,5 +1,6 @@
 """Which promises a unit of work has shown to be broken, and by what."""
 
+import operator
 from collections.abc import Iterator
 
 from ._cases import Case, adding, poisoning
@@ -32,13 +33,13 @@ def _what_leaves(case: Case, seen: Seen) -> Iterator[Broken]:
             yield 6, "the block ends as if all were well, and nothing was written"
     elif seen.left is not seen.error:
         yield (1 if seen.failure is None else 5), f"{_left(seen)} in its place"
-    elif seen.links_left != seen.links:
+    elif not all(map(operator.is_, seen.links_left, seen.links)):
         yield 1, "its cause or its context is another"
 
 
 def _what_is_kept(case: Case, seen: Seen) -> Iterator[Broken]:
     commits = case.body is adding and case.call != "commit"
-    if seen.rows == ({"new"} if commits else set[str]()):
+    if seen.rows == frozenset({"new"} if commits else ()):
         return
     if seen.rows:
         yield 2, f"the unit failed, and {_rows(seen.rows)} is committed"

@@ -159,7 +159,13 @@ async def _left_by(serving: Awaitable[None]) -> BaseException | None:
 
 
 def _scope(kind: str, state: Any, **others: Any) -> dict[str, Any]:
-    scope = {"type": kind, "path": "/", "headers": [], "query_string": b"", **others}
+    scope: dict[str, Any] = {
+        "type": kind,
+        "path": "/",
+        "headers": [],
+        "query_string": b"",
+        **others,
+    }
     if state is not None:
         scope["state"] = dict(state)
     return scope

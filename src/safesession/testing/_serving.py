@@ -162,7 +162,7 @@ class Serving:
         return given
 
     def _serves_each_kind(self, work: Work) -> Iterator[Finding]:
-        kept = {"new"} if work is adding else set[str]()
+        kept = frozenset({"new"} if work is adding else ())
         for endpoint in (*self._endpoints(work), self._websocket(work)):
             with self._trial.from_scratch() as (out, _):
                 answer = self._answer(endpoint)

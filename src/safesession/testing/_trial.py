@@ -2,8 +2,7 @@
 
 import gc
 import logging
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,12 +11,16 @@ from sqlalchemy import Connection, Engine, delete, event, insert, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
+from safesession._report import describe
 from safesession.errors import InvalidArgument
 
 from ._cases import Case
 from ._faults import Faults
 from ._harness import Body, Harness
 from ._row import Base, Row
+
+# What is checked out, by the identity of its record, and what was logged.
+Unit = tuple[dict[int, Any], list[logging.LogRecord]]
 
 BEFORE, NEXT = "before", "next"
 
@@ -81,10 +84,10 @@ class Trial:
 
         left = self.harness.run(ask)
         if not binds:
+            why = "nothing was raised" if left is None else describe(left)
             raise InvalidArgument(
-                "verify() was given no session to work on: "
-                f"{'nothing was raised' if left is None else repr(left)}. Pass what "
-                "gives a Session or an AsyncSession that is bound to an engine."
+                f"verify() was given no session to work on: {why}. Pass what gives a "
+                "Session or an AsyncSession that is bound to an engine."
             ) from left
         engine: Engine = binds[0].engine
         if isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
@@ -96,8 +99,6 @@ class Trial:
         return engine
 
     def __enter__(self) -> Self:
-        # What leaks is closed by the collector, whose complaints tell nothing new.
-        self._unraisablehook, sys.unraisablehook = sys.unraisablehook, _say_nothing
         self.look(Base.metadata.create_all)
         return self
 
@@ -105,9 +106,6 @@ class Trial:
         self.harness.dispose(self.engine)
         self.look(Base.metadata.drop_all)
         self.harness.dispose(self.observer)
-        self.harness.close()
-        gc.collect()
-        sys.unraisablehook = self._unraisablehook
 
     def look(self, work: Callable[[Connection], Any]) -> Any:
         """Do something on a connection that is none of the engine's pool."""
@@ -144,7 +142,7 @@ class Trial:
         return frozenset(self.look(texts)) - {BEFORE}
 
     @contextmanager
-    def from_scratch(self) -> Iterator[tuple[dict[int, Any], list[logging.LogRecord]]]:
+    def from_scratch(self) -> Generator[Unit, None, None]:
         """Empty the pool and the table; collect what is out, and what is logged."""
         out: dict[int, Any] = {}
         records: list[logging.LogRecord] = []
@@ -231,10 +229,6 @@ class _Collecting(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith("sqlalchemy."):
             self._records.append(record)
-
-
-def _say_nothing(unraisable: object) -> None:
-    pass
 
 
 def _links(error: BaseException | None) -> tuple[Any, ...]:
