@@ -46,7 +46,7 @@ class Place:
             event.listen(each, "connect", do_not_sync)
 
     async def at_each(
-        self, unit: Unit, interrupt: type[Interrupt]
+        self, unit: Unit, interrupt: Callable[[], Interrupt]
     ) -> AsyncIterator[Interrupted]:
         """Interrupt the unit at each suspension, a run for each; the last has none."""
         at, reached = 1, True
@@ -160,20 +160,30 @@ def app_of(place: Place, kind: str, ends: Callable[[], None]) -> FastAPI:
 
 
 class Client:
-    """Sends requests to an app in process, and may leave before it has an answer."""
+    """Sends requests to an app in process, and may leave before it has an answer.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        told: Whether an app that sends to a client that has left is told by an OSError.
+    """
+
+    def __init__(self, app: ASGIApp, told: bool = False) -> None:
         self._app = app
+        self._told = told
         self.answered: list[int] = []
+        self.error: Exception | None = None
 
     async def ask(self) -> None:
         self.answered.clear()
+        self.error = None
         self.gone = asyncio.Event()
         self._messages = [{"type": "http.request"}]
-        scope = {"type": "http", "method": "GET", "path": "/"}
-        await self._app(
-            scope | {"headers": [], "query_string": b""}, self._receive, self._send
-        )
+        scope: Message = {"type": "http", "method": "GET", "path": "/"}
+        scope |= {"headers": [], "query_string": b""}
+        try:
+            await self._app(scope, self._receive, self._send)
+        except Exception as error:
+            # For the server to log.
+            self.error = error
 
     async def _receive(self) -> Message:
         if self._messages:
@@ -182,6 +192,8 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
+        if self._told and self.gone.is_set():
+            raise OSError("the client has left")
         if message["type"] == "http.response.start":
             self.answered.append(message["status"])
 
