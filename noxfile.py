@@ -28,6 +28,7 @@ nox.options.sessions = [
     "core",
     "examples",
     "build",
+    "plugin",
     "coverage",
     "demo",
 ]
@@ -39,10 +40,13 @@ if not sys.argv[1:]:
 PYPROJECT = load_toml("pyproject.toml")
 PYTHONS = python_versions(PYPROJECT)
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+# The tests need a newer pytest than the plugin, which `plugin` runs with both.
+LOWEST_PYTEST, *_ = [pin.replace(">=", "==") for pin in EXTRAS["pytest"]]
 LOWEST = [
     requirement.replace(">=", "==")
     for requirements in (PYPROJECT["project"]["dependencies"], *EXTRAS.values())
     for requirement in requirements
+    if requirements is not EXTRAS["pytest"]
 ]
 
 SQLALCHEMY = {"2.0": "sqlalchemy>=2.0.41,<2.1", "2.1": "sqlalchemy>=2.1,<2.2"}
@@ -145,6 +149,22 @@ def build(session: nox.Session) -> None:
         where = "import safesession; assert 'site-packages' in safesession.__file__"
         session.run("python", "-c", where)
         session.run("python", "-m", "pytest")
+
+
+@nox.session(allow_parallel=True)
+@nox.parametrize(
+    "pytest",
+    [nox.param(LOWEST_PYTEST, id="lowest"), nox.param("pytest", id="newest")],
+)
+def plugin(session: nox.Session, pytest: str) -> None:
+    """Run the tests of a project that has the pytest plugin from a wheel."""
+    project = Path("tests/plugin_project")
+    needed = dependency_groups(load_toml(project / "pyproject.toml"), "tests")
+    others = [name for name in needed if not name.startswith("safesession")]
+    session.install(".[asyncio,fastapi,pytest]", pytest, *others)
+    with session.chdir(project):
+        session.run("pytest", "-p", "no:cacheprovider", *session.posargs)
+        session.run("pytest", "-p", "no:cacheprovider", "-n", "2", *session.posargs)
 
 
 # Not beside other sessions, and after them: it reports on what they leave.
