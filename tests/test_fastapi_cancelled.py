@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import pytest
+from anyio import CancelScope, CapacityLimiter, to_thread, wait_all_tasks_blocked
 from fastapi import Depends, FastAPI
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
@@ -14,9 +16,11 @@ from apps import get
 from models import Note, stored
 from safesession import ScopeMisuse, _threads, session_scope
 from safesession.fastapi import session_dependency
-from test_aio import settle
+from test_aio import callbacks_while_settling, settle
+from test_fastapi_threads import hold_commits
 
 pytestmark = pytest.mark.anyio
+pytest_plugins = ("fastapi_fixtures",)
 
 
 class Request:
@@ -47,10 +51,16 @@ class Request:
             self._stopped.set()
             self._go_on.wait(timeout=10)
 
+    async def ask(self) -> None:
+        await get(self._app)
+
+    async def stopped(self) -> None:
+        assert await asyncio.to_thread(self._stopped.wait, 10)
+
     async def cancel_where_stopped(self) -> asyncio.Task[Any]:
         """Cancel the task of the request, natively, while its thread has stopped."""
-        task = asyncio.create_task(get(self._app))
-        assert await asyncio.to_thread(self._stopped.wait, 10)
+        task = asyncio.create_task(self.ask())
+        await self.stopped()
         task.cancel()
         await settle()
         return task
@@ -179,3 +189,134 @@ async def test_thread_cannot_use_the_session_after_the_exit(
 
 def checked_out(engine: Engine) -> int:
     return engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return]
+
+
+# What the exit is at when a cancellation arrives: its task has not begun, waits for a
+# thread, is in its thread, or has come back from it. The first and the last of these
+# are among the suspensions of test_cancellation. It is in no queue for a thread, as its
+# limiter is its own; only what comes before it can be.
+
+
+async def test_cancelled_in_the_queue_for_a_thread(engine: Engine) -> None:
+    """An endpoint that never got a thread is rolled back, with no thread free."""
+    called: list[str] = []
+    get_session = session_dependency(engine)
+    app = FastAPI()
+
+    async def used(session: Annotated[Session, Depends(get_session)]) -> Session:
+        add(session)
+        return session
+
+    @app.get("/")
+    def endpoint(session: Annotated[Session, Depends(used)]) -> None:
+        called.append("endpoint")
+
+    limiter = to_thread.current_default_thread_limiter()
+    async with AsyncExitStack() as held:
+        while limiter.available_tokens:
+            await held.enter_async_context(Token(limiter))
+        task = asyncio.create_task(get(app))
+        await wait_all_tasks_blocked()
+        assert limiter.statistics().tasks_waiting == 1
+        assert checked_out(engine) == 1
+        task.cancel()
+        await assert_cancelled(task)
+
+        assert checked_out(engine) == 0
+        assert called == []
+    assert stored(engine) == []
+
+
+class Token:
+    """Holds one of a limiter's tokens, in place of a thread that is busy."""
+
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._limiter.release_on_behalf_of(self)
+
+
+def by_scope(task: asyncio.Task[Any], scope: CancelScope) -> None:
+    scope.cancel()
+
+
+def natively(task: asyncio.Task[Any], scope: CancelScope) -> None:
+    task.cancel()
+
+
+def shutdown(task: asyncio.Task[Any], scope: CancelScope) -> None:
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        if each is task or "safesession" in each.get_coro().cr_code.co_filename:
+            each.cancel()
+
+
+@pytest.mark.parametrize("cancel", [by_scope, natively])
+async def test_loop_is_at_rest_while_the_exit_runs(
+    database: Any, engine: Engine, cancel: Callable[..., None]
+) -> None:
+    """However long the exit takes after a cancellation, the loop has nothing to do."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(
+        session: Annotated[Any, Depends(database.get_session())],
+    ) -> None:
+        session.add(Note(text="kept"))
+
+    async def ask() -> None:
+        with scope:
+            await get(app)
+
+    at_rest = await callbacks_while_settling()
+    reached, release = hold_commits(database)
+    scope = CancelScope()
+    task = asyncio.create_task(ask())
+    await asyncio.wait_for(reached.wait(), 10)
+    cancel(task, scope)
+    await settle()
+    assert at_rest == await callbacks_while_settling()
+    assert not task.done()
+    release()
+    await asyncio.wait({task}, timeout=10)
+
+    assert task.cancelled() or scope.cancelled_caught
+    assert 0 == database.engine.pool.checkedout()
+    assert ["kept"] == stored(engine)
+
+
+async def test_exit_in_its_thread_outlasts_a_shutdown(
+    sync_database: Any, engine: Engine
+) -> None:
+    """An exit that is in its thread is waited for when every task is cancelled."""
+    await test_loop_is_at_rest_while_the_exit_runs(sync_database, engine, shutdown)
+
+
+@pytest.mark.parametrize("cancel", [by_scope, natively])
+async def test_loop_is_at_rest_while_the_exit_waits(
+    engine: Engine, cancel: Callable[..., None]
+) -> None:
+    """So it has while the exit waits for the thread of the endpoint."""
+    request = Request(engine, add)
+    event.listen(engine, "before_cursor_execute", request.stop)
+
+    async def ask() -> None:
+        with scope:
+            await request.ask()
+
+    at_rest = await callbacks_while_settling()
+    scope = CancelScope()
+    task = asyncio.create_task(ask())
+    await request.stopped()
+    cancel(task, scope)
+    await settle()
+    assert at_rest == await callbacks_while_settling()
+    assert not task.done()
+    await request.go_on()
+    await asyncio.wait({task}, timeout=10)
+
+    assert task.cancelled() or scope.cancelled_caught
+    assert checked_out(engine) == 0
