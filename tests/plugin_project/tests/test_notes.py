@@ -4,10 +4,11 @@ from importlib.metadata import version
 
 import httpx
 import pytest
-import safesession
 from fastapi.testclient import TestClient
 from notes import Note, add_all
 from sqlalchemy import select
+
+import safesession
 
 
 def test_installed_from_a_wheel():
@@ -15,8 +16,8 @@ def test_installed_from_a_wheel():
     assert version("safesession")
 
 
-@pytest.mark.parametrize("round", [1, 2])
-def test_add(app, joined_session, round):
+@pytest.mark.parametrize("times", [1, 2])
+def test_add(app, joined_session, times):
     client = TestClient(app)
 
     assert client.post("/notes?text=first").status_code == 201
@@ -31,8 +32,8 @@ def test_add_all(request, joined_session, bind):
     assert joined_session.scalars(select(Note.text)).all() == ["a", "b"]
 
 
-@pytest.mark.parametrize("round", [1, 2])
-async def test_count(async_app, async_joined_session, round):
+@pytest.mark.parametrize("times", [1, 2])
+async def test_count(async_app, async_joined_session, times):
     async_joined_session.add(Note(text="first"))
     await async_joined_session.commit()
 
