@@ -48,31 +48,31 @@ class Guard:
     """Whose turn it is to use a session, and whether there is another."""
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        # Taken by a `with` statement: no KeyboardInterrupt comes between the lock and
+        # its release, and leaves others waiting for ever.
+        self.turn = RLock()
         self._ended = False
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if self._ended:
-            self._lock.release()
-            raise ScopeMisuse(
-                "The request that this session belongs to was cancelled, and the "
-                "session has ended with it. Work that is to outlive its request needs "
-                "a session_scope() of its own."
-            )
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.release()
+    def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the session, or of its transaction, in turn."""
+        with self.turn:
+            if self._ended:
+                raise ScopeMisuse(
+                    "The request that this session belongs to was cancelled, and the "
+                    "session has ended with it. Work that is to outlive its request "
+                    "needs a session_scope() of its own."
+                )
+            return method(*args, **kwargs)
 
     @contextmanager
     def if_free(self) -> Generator[bool, None, None]:
         """Take the turn if no other thread has it; tell whether that is so."""
-        free = self._lock.acquire(blocking=False)
+        free = self.turn.acquire(blocking=False)
         try:
             yield free
         finally:
             if free:
-                self._lock.release()
+                self.turn.release()
 
     def end(self) -> None:
         """Refuse whoever asks for another turn."""
@@ -96,7 +96,7 @@ async def leave(
     guard: Guard = vars(session)[_GUARD]
 
     def ending() -> BaseException | None:
-        with guard:
+        with guard.turn:
             failure = finish(session, None, outcome, error)
             if issubclass(type(error), CancelledError):
                 guard.end()
@@ -136,8 +136,8 @@ def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def call(session: Session, *args: Any, **kwargs: Any) -> Any:
-        with vars(session)[_GUARD]:
-            return method(session, *args, **kwargs)
+        guard: Guard = vars(session)[_GUARD]
+        return guard.call(method, session, *args, **kwargs)
 
     return call
 
@@ -148,17 +148,10 @@ def _guarding_transaction(begin: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(begin)
     def call(session: Session, *args: Any, **kwargs: Any) -> Any:
         transaction = begin(session, *args, **kwargs)
+        guard: Guard = vars(session)[_GUARD]
         for name in _CALLS_OF_TRANSACTION:
             method = getattr(transaction, name)
-            in_turn = partial(_with_turn, vars(session)[_GUARD], method)
-            setattr(transaction, name, in_turn)
+            setattr(transaction, name, partial(guard.call, method))
         return transaction
 
     return call
-
-
-def _with_turn(
-    guard: Guard, method: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    with guard:
-        return method(*args, **kwargs)
