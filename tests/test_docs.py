@@ -1,9 +1,12 @@
 """Every code block of the documents is run, or checked in some other way."""
 
 import asyncio
+import os
 import re
 import shlex
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import metadata
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sybil import Document, Example
+from sybil import Document, Example, Region
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
@@ -30,10 +33,43 @@ TESTS = f"{SET_UP}.venv/bin/nox"
 
 
 def check_commands(example: Example) -> None:
-    """Check each command of a block of shell commands, without running it."""
+    """Check each command of a block of shell commands, without running it.
+
+    pytest is run, on the files that the document has shown.
+    """
+    if example.parsed.startswith("$ pytest "):
+        run_pytest(example.parsed)
+        return
     for command in commands_of(example.parsed):
         check = next((c for c in CHECKS if c(command)), None)
         assert check is not None, f"nothing checks this command: {command}"
+
+
+def run_pytest(block: str) -> None:
+    """Run pytest, and require what is shown of its output, but for dots."""
+    command, *shown = block.splitlines()
+    arguments = [sys.executable, "-m", *shlex.split(command.removeprefix("$ "))]
+    environment = os.environ | {"COLUMNS": "80", "PYTEST_ADDOPTS": ""}
+    output = subprocess.run(
+        arguments, env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout
+    told = iter(output.splitlines())
+    for line in shown:
+        assert line == "..." or line in told, output
+
+
+def parse_files(document: Document) -> Iterator[Region]:
+    """Find the blocks with a file name after their language: they are written to it."""
+    for region in BLOCKS(document):
+        if found := NAMED_FILE.fullmatch(region.lexemes["language"]):
+            region.parsed = found[1], region.lexemes["source"]
+            region.evaluator = write_file
+            yield region
+
+
+def write_file(example: Example) -> None:
+    name, source = example.parsed
+    Path(name).write_text(source, encoding="utf-8")
 
 
 def commands_of(block: str) -> list[str]:
@@ -77,6 +113,7 @@ def is_verify(command: str) -> bool:
 
 
 CHECKS: list[Callable[[str], bool]] = [is_set_up, is_install, is_nox, is_verify]
+NAMED_FILE = re.compile(r"(?:python|toml) (\S+)")
 BLOCKS = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 LANGUAGES: dict[str, Evaluator] = {
     "python": PythonEvaluator(),
@@ -98,7 +135,7 @@ def test_blocks(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The blocks of a document work, in order, in a directory of their own."""
     monkeypatch.chdir(tmp_path)
     parsers = [CodeBlockParser(name, check) for name, check in LANGUAGES.items()]
-    document = Document.parse(str(path), *parsers)
+    document = Document.parse(str(path), *parsers, parse_files)
     document.namespace["__name__"] = "__main__"
 
     for example in document:
@@ -119,8 +156,9 @@ def test_no_block_is_left_out(path: Path) -> None:
 
     languages = [block.lexemes["language"] for block in BLOCKS(Document(text, ""))]
 
-    assert set(languages) <= set(LANGUAGES)
-    assert "python" in languages or path.name in WITHOUT_PYTHON
+    files = set(filter(NAMED_FILE.fullmatch, languages))
+    assert set(languages) - files <= set(LANGUAGES)
+    assert "python" in languages or files or path.name in WITHOUT_PYTHON
     # Not by indentation alone, nor as a prompt of the interpreter.
     assert not re.search(r"^ *>>> ", text, re.MULTILINE)
 
