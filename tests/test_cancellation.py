@@ -1,7 +1,7 @@
 """A unit of work that is cancelled at any of its suspensions, by enumeration."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from sqlalchemy import Engine
@@ -65,11 +65,13 @@ async def left_without_safesession(
     place: Place, interrupt: type[Interrupt]
 ) -> set[str]:
     """Return what is left behind where the block's statements are cancelled."""
-    left = set()
-    async for seen in place.at_each(in_block(place, without_safesession), interrupt):
-        if not seen.in_block:
-            break
-        left |= (await place.left_by(seen))[1]
+    left: set[str] = set()
+    runs = place.at_each(in_block(place, without_safesession), interrupt)
+    async with aclosing(runs):
+        async for seen in runs:
+            if not seen.in_block:
+                break
+            left |= (await place.left_by(seen))[1]
     return left
 
 

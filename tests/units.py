@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
@@ -47,14 +47,15 @@ class Place:
 
     async def at_each(
         self, unit: Unit, interrupt: Callable[[], Interrupt]
-    ) -> AsyncIterator[Interrupted]:
+    ) -> AsyncGenerator[Interrupted, None]:
         """Interrupt the unit at each suspension, a run for each; the last has none."""
-        at, reached = 1, True
+        at, reached, most = 1, True, 0
         while reached:
             await self.prepare()
             seen = await unit.interrupted(at, interrupt())
             yield seen
-            at, reached = at + 1, seen.reached
+            at, reached, most = at + 1, seen.reached, max(most, seen.suspensions)
+        assert most < seen.suspensions + 10, "it was busy while it waited"
 
     async def prepare(self) -> None:
         """Be as before every other run: no rows, and a connection in the pool."""
