@@ -38,7 +38,8 @@ class Fault:
     Args:
         error: What the call raises.
         after: Whether the call takes effect first, as a COMMIT does whose answer is
-            lost. Default: ``False``, but a connection that fails to close is closed.
+            lost. Default: ``False``. A connection that fails to close is closed all
+            the same, and one that fails to open is not open.
         disconnect: Whether SQLAlchemy is to see a lost connection in a driver's error.
         always: Whether every call of that name fails, and not the first alone.
     """
@@ -131,8 +132,7 @@ class Faults:
         if fault is None:
             return make()
         self.injected[len(self.calls)] = fault
-        # There is no second way to let go of a connection of the driver.
-        if fault.after or name == "close":
+        if name == "close" or (fault.after and name != "connect"):
             make()
         if clean_up is not None:
             clean_up()
