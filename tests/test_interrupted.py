@@ -5,149 +5,36 @@ until the unit of work runs untouched.
 """
 
 import asyncio
-import ctypes
-import dis
 import gc
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
-from itertools import count
-from types import FrameType, TracebackType
-from typing import Any, Self
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from contract import OWN_FILES
+from interruptions import CtrlC, Interruption, Position, Signal, hold
 from models import Note, stored
 from safesession import async_session_scope, session_scope
+from safesession._threads import open_guarded
 from safesession.testing._faults import Faults
 
-FILES = {str(path) for path in OWN_FILES}
 EXHAUSTIVE = bool(os.environ.get("SAFESESSION_EXHAUSTIVE"))
-
-# A function, and the opcode in it that did not run.
-Position = tuple[str, str]
 
 # Where the connection stays out until a collection, and nothing can be done about it:
 # the block is behind, and an exception handler of __exit__ covers none of these.
 UNAVOIDABLE: set[Position] = {
     # Python has called it, and looks for signals before its first instruction.
     ("session_scope.__exit__", "RESUME"),
-    # The try statement begins. Python does not look for signals here.
+    # The try statement begins.
     ("session_scope.__exit__", "NOP"),
 }
-
-
-class Interruption:
-    """Raises KeyboardInterrupt before one opcode of the library, counted from 1."""
-
-    def __init__(self, at: int) -> None:
-        self._at = at
-        self._count = 0
-        self.position: Position | None = None
-
-    def __enter__(self) -> Self:
-        self._displaced = sys.gettrace()
-        # Python 3.12 traces opcodes only where a frame asks for it before settrace().
-        sys._getframe().f_trace_opcodes = True
-        sys.settrace(self._call)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        sys.settrace(self._displaced)
-
-    def traces(self, frame: FrameType) -> bool:
-        return frame.f_code.co_filename in FILES
-
-    def _call(self, frame: FrameType, event: str, arg: object) -> Any:
-        if not self.traces(frame):
-            return None
-        # Python 3.13 traces opcodes only where f_trace is set before this is.
-        frame.f_trace = self._opcode
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self._opcode(frame, "opcode", arg)
-
-    def _opcode(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "opcode":
-            self._count += 1
-            if self._count == self._at:
-                return self.interrupt(frame)
-        return self._opcode
-
-    def interrupt(self, frame: FrameType) -> Any:
-        self._interrupted_at(frame)
-        raise KeyboardInterrupt
-
-    def _interrupted_at(self, frame: FrameType) -> None:
-        code = frame.f_code
-        opcode = dis.opname[code.co_code[max(frame.f_lasti, 0)]]
-        self.position = (code.co_qualname, opcode)
-
-    @classmethod
-    def each(cls, step: int = 1) -> Iterator[Self]:
-        """Yield one for each opcode, until one was not reached."""
-        for at in count(1, step):
-            interruption = cls(at)
-            yield interruption
-            if interruption._count < at:
-                return
-
-
-class Signal(Interruption):
-    """Has a SIGINT arrive there; Python raises it where it next looks for signals."""
-
-    # Trace functions in C: Python would look for signals when it calls one of its own.
-    _in_c = ctypes.PYFUNCTYPE(None, *[ctypes.py_object] * 3)
-    _arrive = _in_c(("PyErr_SetInterrupt", ctypes.pythonapi))
-    _pass = _in_c(("Py_IsInitialized", ctypes.pythonapi))
-
-    def __enter__(self) -> Self:
-        self._handler = signal.signal(signal.SIGINT, self._handle)
-        return super().__enter__()
-
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            super().__exit__(*exc_info)
-        finally:
-            signal.signal(signal.SIGINT, self._handler)
-
-    def traces(self, frame: FrameType) -> bool:
-        # With the statement that calls the library's code.
-        return super().traces(frame) or frame.f_code is hold.__code__
-
-    def interrupt(self, frame: FrameType) -> Any:
-        # Before the next opcode of this frame.
-        sys.settrace(self._pass)
-        caller = frame.f_back
-        while caller is not None and self.traces(caller):
-            caller.f_trace = self._pass
-            caller = caller.f_back
-        return self._arrive
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        sys.settrace(self._displaced)
-        # Elsewhere it is for others to deal with, and a weakref's callback loses it.
-        if frame is not None and self.traces(frame):
-            super().interrupt(frame)
-
-
-class CtrlC(Interruption):
-    """Has a SIGINT handled there, by the handler that asyncio.run() installs."""
-
-    def interrupt(self, frame: FrameType) -> Any:
-        self._interrupted_at(frame)
-        signal.raise_signal(signal.SIGINT)
-        return self._opcode
+# Of these Python looks for signals at one.
+MET_BY_SIGNAL: set[Position] = {("session_scope.__exit__", "RESUME")}
 
 
 def left_by(
@@ -163,9 +50,9 @@ def left_by(
     return None
 
 
-def hold(scope: session_scope[Session], body: Callable[[Session], Any]) -> None:
-    with scope as session:
-        body(session)
+def forget(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(delete(Note))
 
 
 def work(session: Session) -> None:
@@ -215,7 +102,7 @@ def test_signal(
     """A signal, which Python raises at few opcodes, meets one that is unavoidable."""
     out = set(left_out(Signal, fails, engine, observer))
 
-    assert out == {("session_scope.__exit__", "RESUME")}
+    assert out == MET_BY_SIGNAL
 
 
 def left_out(
@@ -234,8 +121,7 @@ def left_out(
             yield interruption.position
             gc.collect()
         assert stored(observer) in ([], ["first", "second"])
-        with engine.begin() as connection:
-            connection.execute(delete(Note))
+        forget(engine)
 
 
 def run(
@@ -264,6 +150,50 @@ def contexts(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        # On entering: it is begun, and __enter__ has not returned.
+        (Interruption, {"begin_savepoint", "__enter__", "__exit__"}),
+        (Signal, {"__exit__"}),
+    ],
+    ids=["raised", "signal"],
+)
+def test_savepoint(
+    kind: type[Interruption],
+    expected: set[str],
+    engine: Engine,
+    observer: Engine,
+) -> None:
+    """It has ended wherever it can be, and the outer session goes on."""
+    open_still: set[str] = set()
+    for interruption in kind.each():
+        with Session(engine) as outer:
+            outer.add(Note(text="before"))
+            outer.flush()
+            left = left_by(interruption, outer, work)
+            assert (left is None) == (interruption.position is None)
+            if outer.in_nested_transaction():
+                assert interruption.position is not None
+                open_still.add(interruption.position[0].rpartition(".")[2])
+            outer.commit()
+        assert stored(observer) in (["before"], ["before", "first", "second"])
+        forget(engine)
+
+    assert open_still == expected
+
+
+def test_signal_in_the_turn_of_a_thread(engine: Engine) -> None:
+    """Whenever a call of a session is interrupted, others have their turn."""
+    with ThreadPoolExecutor(1) as others:
+        for interruption in Signal.each():
+            session = open_guarded(lambda: Session(engine))
+            assert session is not None
+            with suppress(KeyboardInterrupt), interruption:
+                session.connection()
+            assert others.submit(session.close).result(timeout=5) is None
 
 
 @pytest.mark.parametrize("error", [None, LookupError()], ids=["ends", "raised"])
@@ -296,8 +226,7 @@ def test_ctrl_c_under_asyncio(
             assert left is error
             assert error is not None or interruption.position is None
             assert stored(engine) == kept
-        with engine.begin() as connection:
-            connection.execute(delete(Note))
+        forget(engine)
 
 
 class FaultySession(Session):
