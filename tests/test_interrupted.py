@@ -85,7 +85,7 @@ def engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
     gc.enable()
 
 
-@first_units(2)
+@first_units(1)
 def test_raised(
     fails: dict[str, type[BaseException]], engine: Engine, observer: Engine
 ) -> None:
@@ -155,11 +155,15 @@ def contexts(error: BaseException | None) -> Iterator[BaseException]:
 @pytest.mark.parametrize(
     "kind, expected",
     [
+        pytest.param(Signal, {"__exit__"}, id="signal"),
         # On entering: it is begun, and __enter__ has not returned.
-        (Interruption, {"begin_savepoint", "__enter__", "__exit__"}),
-        (Signal, {"__exit__"}),
+        pytest.param(
+            Interruption,
+            {"begin_savepoint", "__enter__", "__exit__"},
+            id="raised",
+            marks=pytest.mark.skipif(not EXHAUSTIVE, reason="takes its time"),
+        ),
     ],
-    ids=["raised", "signal"],
 )
 def test_savepoint(
     kind: type[Interruption],
