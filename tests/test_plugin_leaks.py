@@ -15,6 +15,7 @@ PREAMBLE = """\
 import asyncio
 import gc
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,23 @@ LEAKS = {
         def test(connect):
             pass
         """,
+    "async_engine_collected": """
+        async def work():
+            engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+            connection = await engine.connect()  # here
+            raw = await connection.get_raw_connection()
+            driver_connection = raw.driver_connection
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                del connection, raw
+                gc.collect()
+            # SQLAlchemy 2.0 cannot, and the interpreter would wait for its thread.
+            if not engine.dialect.has_terminate:
+                await driver_connection.stop()
+
+        def test():
+            asyncio.run(work())
+        """,
     "async_engine": """
         async def connect():
             engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
@@ -259,6 +277,33 @@ CLEAN = {
         connection.detach()
         connection.close()
         """,
+    "detached_twice": """
+        many = create_engine(f"sqlite:///{path}")
+        first, second = many.connect(), many.connect()
+        second.detach()
+        first.detach()
+        first.close()
+        second.close()
+        """,
+    "detached_beside_another": """
+        static = create_engine("sqlite://", poolclass=StaticPool)
+        with static.connect(), static.connect() as second:
+            second.detach()
+        """,
+    "end_interrupted": """
+        null = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+        @event.listens_for(null, "close")
+        def interrupt(driver_connection, entry):
+            raise KeyboardInterrupt
+
+        session = Session(null)
+        session.execute(ONE)
+        with pytest.raises(KeyboardInterrupt):
+            session.close()
+        del session
+        gc.collect()
+        """,
     "collected_when_closed": """
         for _ in range(3):
             connection = engine.connect()
@@ -304,6 +349,7 @@ def test_connection_left_out(project: Project, case: str) -> None:
         "fixture": "connection",
         "teardown": "connect",
         "async_engine": "connect",
+        "async_engine_collected": "work",
         "connection_of_function": "opened",
     }.get(case, "test")
     result.stdout.fnmatch_lines(
@@ -449,13 +495,22 @@ def test_what_a_wider_fixture_holds(project: Project) -> None:
                 session.begin()
                 yield session
 
-        def test(connection, session, begun):
-            session.execute(ONE)
+        @pytest.fixture(scope="session")
+        def added():
+            with Session(create_engine(f"sqlite:///{path}")) as session:
+                yield session
 
-        def test_again(connection, session, begun):
+        def test(connection, session, begun, added):
+            session.execute(ONE)
+            added.begin()
+
+        def test_again(connection, session, begun, added):
             session.commit()
             session.execute(ONE)
             begun.execute(ONE)
+            added.execute(ONE)
+            with Session(connection) as session:
+                session.execute(ONE)
         """
     ).assert_outcomes(passed=2)
 

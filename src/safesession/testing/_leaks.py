@@ -63,7 +63,11 @@ class OpenSession(Opened):
 
     def is_left(self) -> bool:
         session = self.session()
-        return session is None or session.in_transaction()
+        if session is not None:
+            return session.in_transaction()
+        # One that failed to end may have given its connections back all the same.
+        connections = self.connections
+        return not connections or any(one.is_left() for one in connections)
 
     def close(self) -> None:
         if any(connection.is_async() for connection in self.connections):
@@ -218,7 +222,8 @@ class Watch:
         self._closings.put(None)
 
     def _was_detached(self, driver: object, entry: ConnectionPoolEntry) -> None:
-        for opened in self._by_entry.get(entry, []):
+        # By its user; the garbage collector detaches connections too.
+        for opened in list(self._by_entry.get(entry, ())):
             proxy = opened.proxy()
             if proxy is not None and proxy.is_detached:
                 self._by_entry[entry].remove(opened)
