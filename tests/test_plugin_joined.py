@@ -323,6 +323,24 @@ def test_async_without_a_runner(project: Project) -> None:
     result.stdout.fnmatch_lines(["*Mark the test with @pytest.mark.anyio, or install*"])
 
 
+def test_async_on_trio(project: Project) -> None:
+    """SQLAlchemy knows asyncio alone, and whoever runs on trio is told."""
+    result = project.run(
+        """
+        @pytest.fixture
+        def anyio_backend():
+            return "trio"
+
+        @pytest.mark.anyio
+        async def test(async_joined_session):
+            pass
+        """
+    )
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture anyio_backend that returns 'asyncio'."])
+
+
 def test_sessionmaker_as_bind(project: Project) -> None:
     """A sessionmaker gives joined sessions of its class, with its settings."""
     project.run(
@@ -456,6 +474,27 @@ def test_sqlite(project: Project, options: str) -> None:
             return create_engine(f"sqlite:///{{path}}", {options})
         """,
     ).assert_outcomes(passed=2)
+
+
+def test_sqlite_begins_as_it_is_told(project: Project) -> None:
+    """The transaction is of the engine's own kind, and not what a SAVEPOINT begins."""
+    project.run(
+        """
+        import sqlite3
+        from contextlib import closing
+
+        def test(joined_connection):
+            with closing(sqlite3.connect(engine.url.database, timeout=0)) as other:
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    other.execute("BEGIN IMMEDIATE")
+        """,
+        binds="""
+        @pytest.fixture
+        def safesession_bind():
+            options = {"isolation_level": "IMMEDIATE"}
+            return create_engine(f"sqlite:///{path}", connect_args=options)
+        """,
+    ).assert_outcomes(passed=1)
 
 
 def test_a_session_left_open_is_a_leak(project: Project) -> None:

@@ -188,6 +188,12 @@ def _async_joined(request: pytest.FixtureRequest) -> Any:
     # The connection belongs to the event loop of the test, and so to the plugin that
     # runs the test.
     if "anyio_backend" in request.fixturenames:
+        if request.getfixturevalue("anyio_backend_name") != "asyncio":
+            pytest.fail(
+                "The async_joined_ fixtures need asyncio, as SQLAlchemy does. Define "
+                "a fixture anyio_backend that returns 'asyncio'.",
+                pytrace=False,
+            )
         return request.getfixturevalue("_async_joined_by_anyio")
     if not _has_pytest_asyncio(request.config):
         pytest.fail(
