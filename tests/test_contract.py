@@ -482,7 +482,7 @@ def test_failing_close_is_logged_and_the_work_stays_committed(
     assert stored(observer) == ["kept?"]
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        "safesession: close failed, so the connection was invalidated: "
+        "safesession: close failed, so the connection may not be back in the pool: "
         "RuntimeError: cannot close"
     )
     assert_nothing_left(habitat, used[0], ["kept?"])

@@ -43,7 +43,10 @@ def _take_steps(
     unit = _Root(session) if savepoint is None else _Savepoint(session, savepoint)
     if unit.is_open():
         committed = outcome is Outcome.COMMIT and cleanup.attempt("commit", unit.commit)
-        if not committed and not cleanup.attempt("rollback", unit.rollback):
+        if not committed and not (
+            cleanup.attempt("rollback", unit.rollback)
+            and cleanup.attempt("close", unit.release)
+        ):
             cleanup.attempt("invalidate", unit.invalidate)
     if savepoint is None and not cleanup.attempt("close", session.close):
         cleanup.attempt("invalidate", session.invalidate)
@@ -130,12 +133,18 @@ class _Root:
             ended_otherwise = isinstance(
                 begun, (NestedTransaction, TwoPhaseTransaction)
             )
-            if not (ended_otherwise or connection.invalidated or connection.closed):
-                connection.dialect.do_rollback(connection.connection)
+            if ended_otherwise or connection.invalidated or connection.closed:
+                continue
+            pooled = connection.connection
+            # It is not where SQLAlchemy was interrupted while it invalidated it.
+            if pooled.is_valid:
+                connection.dialect.do_rollback(pooled)
+
+    def release(self) -> None:
         # An event hook may have failed after the COMMIT, or a flush was rolled back
         # when it failed: then closing is all that is left.
-        if session.is_active:
-            session.rollback()
+        if self._session.is_active:
+            self._session.rollback()
 
 
 class _Savepoint:
@@ -161,6 +170,9 @@ class _Savepoint:
             self._savepoint.close()
         if lost:
             self.invalidate()
+
+    def release(self) -> None:
+        """Keep the connection, which is the outer transaction's."""
 
     def invalidate(self) -> None:
         """Leave nothing of the savepoint for the outer transaction to commit."""

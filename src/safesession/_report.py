@@ -16,7 +16,7 @@ _CONSEQUENCE = {
     "exit": "so what was left of it was done then, without a commit",
     "commit": "so what was not committed was rolled back",
     "rollback": "so the connection was invalidated",
-    "close": "so the connection was invalidated",
+    "close": "so the connection may not be back in the pool",
     "invalidate": "so the connection may not be back in the pool",
 }
 
