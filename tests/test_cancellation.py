@@ -14,6 +14,7 @@ from safesession.testing._interrupts import INTERRUPTS, CancelAll
 from safesession.testing._suspensions import Interrupt, Unit
 from units import (
     EXHAUSTIVE,
+    OUTLASTS_TWO,
     ROWS,
     Client,
     Place,
@@ -33,8 +34,6 @@ LEFT_BY_STATEMENT = {
     "lock",
     # Of a connection that is told twice to stop, the second time when its thread has.
     "_terminate_graceful_close",
-    # Before SQLAlchemy 2.0.44 the second cancellation is lost to an error of closing.
-    "lost to OperationalError",
 }
 
 
@@ -61,6 +60,14 @@ async def without_safesession(engine: AsyncEngine) -> AsyncIterator[AsyncSession
         yield session
 
 
+async def first_sound(place: Place, unit: Unit, interrupt: type[Interrupt]) -> int:
+    """Return the first suspension at which SQLAlchemy outlasts an interrupt."""
+    if interrupt is CancelAll and not OUTLASTS_TWO:
+        pytest.skip("SQLAlchemy loses a connection whose reset is cancelled")
+    again = interrupt.name in ("cancel twice", "anyio cancel scope")
+    return 1 if OUTLASTS_TWO or not again else await place.first_of_exit(unit)
+
+
 async def left_without_safesession(
     place: Place, interrupt: type[Interrupt]
 ) -> set[str]:
@@ -78,9 +85,13 @@ async def left_without_safesession(
 @pytest.mark.parametrize("interrupt", INTERRUPTS.values(), ids=INTERRUPTS)
 async def test_async_scope(place: Place, interrupt: type[Interrupt]) -> None:
     """All is committed or none, and nothing is left that a plain session clears."""
-    excused = await left_without_safesession(place, interrupt)
+    unit = in_block(place, async_session_scope)
+    first = await first_sound(place, unit, interrupt)
+    excused: set[str] = set()
+    if first == 1:
+        excused = await left_without_safesession(place, interrupt)
     assert excused <= LEFT_BY_STATEMENT
-    async for seen in place.at_each(in_block(place, async_session_scope), interrupt):
+    async for seen in place.at_each(unit, interrupt, first=first):
         rows, left = await place.left_by(seen)
         assert left <= (excused if seen.in_block else set())
         assert rows in ([[], ROWS] if seen.reached else [ROWS])
@@ -98,7 +109,10 @@ async def test_request(place: Place, interrupt: type[Interrupt], kind: str) -> N
     unit = Unit(run)
     client = Client(app_of(place, kind, unit.block_ends))
     excused = LEFT_BY_STATEMENT if kind == "async session" else set()
-    async for seen in place.at_each(unit, interrupt):
+    first = 1
+    if kind == "async session":
+        first = await first_sound(place, unit, interrupt)
+    async for seen in place.at_each(unit, interrupt, first=first):
         rows, left = await place.left_by(seen)
         assert left <= (excused if seen.in_block else set())
         assert rows in ([], ROWS)
@@ -107,6 +121,7 @@ async def test_request(place: Place, interrupt: type[Interrupt], kind: str) -> N
     assert seen.at > 1
 
 
+@pytest.mark.skipif(not OUTLASTS_TWO, reason="SQLAlchemy loses the connection itself")
 async def test_savepoint(place: Place, interrupt: type[Interrupt]) -> None:
     """The outer session goes on, and holds all of the inner work or none of it."""
 
