@@ -7,10 +7,11 @@ import pytest
 pytest_plugins = ["pytester"]
 
 CONFTEST = """\
+import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, event, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
@@ -18,6 +19,14 @@ from sqlalchemy.pool import NullPool
 path = Path(__file__).with_name("test.db")
 engine = create_engine(f"sqlite:///{path}")
 async_engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+
+
+loops = []
+
+
+@event.listens_for(async_engine.sync_engine, "checkout")
+def note_loop(*args):
+    loops.append(asyncio.get_running_loop())
 
 
 class Base(DeclarativeBase):
@@ -64,11 +73,12 @@ def safesession_async_bind():
     return async_engine
 """
 IMPORTS = """\
+import asyncio
 from typing import Annotated
 
 import httpx
 import pytest
-from conftest import Note, async_engine, engine
+from conftest import Note, async_engine, engine, loops
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -241,6 +251,7 @@ ASYNC = """
 
     {mark}
     async def test_session(async_joined_session):
+        assert loops == [asyncio.get_running_loop()]
         async_joined_session.add(Note(text="kept"))
         await async_joined_session.commit()
         async_joined_session.add(Note(text="dropped"))
