@@ -1,0 +1,155 @@
+"""A session that threads take turns with: what they wait for, and its looks."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+import sqlmodel
+from sqlalchemy import Engine, event, select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from models import Note, stored
+from safesession import ScopeMisuse
+from safesession._outcome import Outcome
+from safesession._threads import _GUARD, leave, open_guarded
+
+
+def guarded(bind: Any, class_: type[Session] = Session) -> Session:
+    session = open_guarded(lambda: class_(bind))
+    assert session is not None
+    return session
+
+
+def end_of_cancelled_request(session: Session) -> None:
+    asyncio.run(leave(session, Outcome.ROLLBACK, asyncio.CancelledError()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.execute(text("SELECT 1")),
+        lambda session: session.scalar(text("SELECT 1")),
+        lambda session: session.scalars(text("SELECT 1")),
+        lambda session: session.get(Note, 1),
+        lambda session: session.get_one(Note, 1),
+        lambda session: session.query(Note).all(),
+        lambda session: session.merge(Note(id=1)),
+        lambda session: session.connection(),
+        lambda session: session.flush(),
+        lambda session: session.begin(),
+        lambda session: session.begin_nested(),
+        lambda session: session.prepare(),
+        lambda session: session.commit(),
+        lambda session: session.rollback(),
+        lambda session: session.close(),
+        lambda session: session.reset(),
+        lambda session: session.invalidate(),
+        lambda session: session.bulk_save_objects([Note(text="bulk")]),
+        lambda session: session.bulk_insert_mappings(Note, [{"text": "bulk"}]),
+        lambda session: session.bulk_update_mappings(Note, [{"id": 1, "text": "bulk"}]),
+    ],
+)
+def test_call_after_the_exit_of_a_cancelled_request(
+    engine: Engine, call: Callable[[Session], object]
+) -> None:
+    """Whatever could check out a connection, or give one up, is refused."""
+    session = guarded(engine)
+    end_of_cancelled_request(session)
+
+    with pytest.raises(ScopeMisuse, match="was cancelled"):
+        call(session)
+
+
+@pytest.mark.parametrize("name", ["execute", "scalar", "scalars"])
+def test_statement_has_the_turn_while_it_runs(engine: Engine, name: str) -> None:
+    """No other thread uses the session while a statement of it is at the database."""
+    session = guarded(engine)
+    seen: list[bool] = []
+
+    def look() -> None:
+        with vars(session)[_GUARD].if_free() as free:
+            seen.append(free)
+
+    def look_from_another_thread(*args: object) -> None:
+        thread = Thread(target=look)
+        thread.start()
+        thread.join()
+
+    look_from_another_thread()
+    event.listen(engine, "before_cursor_execute", look_from_another_thread)
+    getattr(session, name)(text("SELECT 1"))
+    look_from_another_thread()
+    session.close()
+
+    assert [True, False, True] == seen
+
+
+@pytest.mark.parametrize("begin", ["begin", "begin_nested"])
+@pytest.mark.parametrize("end", ["close", "commit", "prepare", "rollback"])
+def test_transaction_after_the_exit_of_a_cancelled_request(
+    engine: Engine, begin: str, end: str
+) -> None:
+    """So is what would end a transaction that was begun before."""
+    session = guarded(engine)
+    transaction = getattr(session, begin)()
+    end_of_cancelled_request(session)
+
+    with pytest.raises(ScopeMisuse, match="was cancelled"):
+        getattr(transaction, end)()
+
+
+def test_calls_are_passed_on(engine: Engine) -> None:
+    """Arguments and results are those of the session's own methods."""
+    session = guarded(engine)
+    with session.begin() as transaction:
+        session.execute(text("INSERT INTO note (text) VALUES (:text)"), {"text": "a"})
+    assert not transaction.is_active
+    assert "a" == session.scalar(select(Note.text))
+    session.close()
+
+    assert ["a"] == stored(engine)
+
+
+def test_transaction_is_given_up_with_its_connection(engine: Engine) -> None:
+    """`close(invalidate)` of a transaction is told what it was told."""
+    session = guarded(engine)
+    transaction = session.begin()
+    driver_connection = session.connection().connection.driver_connection
+    transaction.close(True)
+
+    with engine.connect() as connection:
+        assert connection.connection.driver_connection is not driver_connection
+    session.close()
+
+
+class Own(Session):
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Say it in the user's own words."""
+        return super().execute(*args, **kwargs)
+
+
+@pytest.mark.parametrize("class_", [Session, sqlmodel.Session, Own])
+def test_session_looks_like_one_of_its_class(
+    engine: Engine, class_: type[Session]
+) -> None:
+    """The class has the name, the module and the signatures of the user's."""
+    session = guarded(engine, class_)
+
+    assert isinstance(session, class_)
+    assert type(session).__qualname__ == class_.__qualname__
+    assert type(session).__module__ == class_.__module__
+    for name in ("execute", "begin"):
+        own, guarded_ = getattr(class_, name), getattr(type(session), name)
+        assert inspect.signature(own) == inspect.signature(guarded_)
+        assert own.__doc__ == guarded_.__doc__
+    session.close()
+
+
+def test_class_is_made_once(engine: Engine) -> None:
+    """Sessions of one class are of one class still, as caches by class expect."""
+    maker = sessionmaker(engine, class_=Own)
+
+    assert type(open_guarded(maker)) is type(open_guarded(maker))
