@@ -218,9 +218,14 @@ class Bench:
         self._habitat = habitat
         self._observer = observer
         self._caplog = caplog
-        self._driver_connections = 0
+        pool = habitat.engine.pool
+        self._driver_connections = 0 if isinstance(pool, NullPool) else pool.checkedin()  # type: ignore[attr-defined]
         event.listen(habitat.engine, "connect", self._opened)
         event.listen(habitat.engine, "close", self._closed)
+
+    @property
+    def is_async(self) -> bool:
+        return self._habitat.engine.dialect.is_async
 
     def takes(self, number: int) -> bool:
         """Tell whether it is among the samples of an ordinary run."""
@@ -370,7 +375,6 @@ def make_bench(
     def make_bench(**options: Any) -> Bench:
         make = make_async_engine if "Async" in request.param.__name__ else make_engine
         habitat = request.param(make(connect_args={"timeout": 0.1}, **options))
-        habitat.engine.pool = habitat.engine.pool.recreate()
         habitats.append(habitat)
         bench = Bench(habitat, observer, caplog)
         # SQLAlchemy's first connection is special: it is asked for its abilities.
@@ -390,9 +394,15 @@ def make_bench(
 def loses_connections(faults: dict[int | str, Fault]) -> bool:
     """Tell whether SQLAlchemy's own Session leaves a connection out of the pool."""
     engine = create_engine("sqlite://", poolclass=QueuePool)
+    opened: list[Any] = []
+    event.listen(engine, "connect", lambda *args: opened.append(args[0]))
     with suppress(BaseException), Faults(engine, faults), Session(engine) as session:
         session.connection()
-    return engine.pool.checkedout() > 0  # type: ignore[attr-defined]
+    lost = engine.pool.checkedout() > 0  # type: ignore[attr-defined]
+    engine.dispose()
+    for driver_connection in opened:
+        driver_connection.close()
+    return lost
 
 
 # An interrupt while the pool resets a connection, before SQLAlchemy's issue 13699.
@@ -434,6 +444,8 @@ def test_every_single_call_fails(
 ) -> None:
     """Whichever call fails, and however, all or nothing is kept and nothing leaks."""
     bench, unit = make_bench(**POOLS[pool]), UNITS[name]
+    if OLD_POOL and bench.is_async and name == "poisoned":
+        pytest.skip("this SQLAlchemy leaves a failed cursor of aiosqlite open")
     calls = bench.run(unit, {}).faults.calls
     for n, (i, kind), after in product(
         failable(calls), enumerate(KINDS), NOT_AND_AFTER
@@ -449,6 +461,8 @@ def test_every_pair_of_calls_fails(
 ) -> None:
     """Whichever two calls fail, the second of those that follow the first."""
     bench, unit = make_bench(**POOLS[pool]), UNITS[name]
+    if OLD_POOL and bench.is_async and name == "poisoned":
+        pytest.skip("this SQLAlchemy leaves a failed cursor of aiosqlite open")
     calls = bench.run(unit, {}).faults.calls
     for n, (i, (first, second)) in product(failable(calls), enumerate(PAIRS)):
         one = (calls[n - 1], first)
@@ -477,20 +491,20 @@ def test_hook_that_fails_on_checkin_is_told_honestly(
     engine: Engine, always: bool
 ) -> None:
     """A hook that keeps the connection from the pool is no invalidation of it."""
-    engine.pool = engine.pool.recreate()
     with (
         Faults(engine, {"hook checkin": unheard(always=always)}),
         pytest.raises(LookupError) as caught,
         session_scope(engine) as session,
     ):
-        session.connection()
+        lost: Any = session.connection().connection.driver_connection
         raise LookupError
     (note,) = caught.value.__notes__
     assert note == (
         "safesession: close failed, so the connection may not be back in the pool: "
         "test_faults.Unheard: of"
     )
-    engine.pool = engine.pool.recreate()
+    lost.close()
+    engine.dispose()
 
 
 def test_invalidation_that_is_interrupted_leaves_no_rollback_to_fail(
