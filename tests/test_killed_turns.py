@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -99,6 +99,33 @@ def test_transaction_after_the_exit_of_a_cancelled_request(
 
     with pytest.raises(ScopeMisuse, match="was cancelled"):
         getattr(transaction, end)()
+
+
+def test_cancellation_of_an_exit_has_the_exception_as_its_context(
+    engine: Engine,
+) -> None:
+    """A cancellation that lands in the rollback of a thread hides no cause."""
+    session, error = guarded(engine), LookupError()
+    session.add(Note(text="lost"))
+    session.flush()
+    begun, go_on = Event(), Event()
+
+    def stall(connection: object) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    event.listen(engine, "rollback", stall)
+
+    async def cancelled() -> BaseException:
+        task = asyncio.create_task(leave(session, Outcome.ROLLBACK, error))
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        return caught.value
+
+    assert asyncio.run(cancelled()).__context__ is error
 
 
 def test_calls_are_passed_on(engine: Engine) -> None:
