@@ -10,11 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from models import Note
 from safesession import async_session_scope
-from safesession.testing._interrupts import INTERRUPTS, CancelAll
+from safesession.testing._interrupts import INTERRUPTS, OUTLASTS_TWO, CancelAll
 from safesession.testing._suspensions import Interrupt, Unit
 from units import (
     EXHAUSTIVE,
-    OUTLASTS_TWO,
     ROWS,
     Client,
     Place,

@@ -19,11 +19,11 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from apps import ASGIApp, Message, Send, in_thread, write
 from models import stored
 from safesession.fastapi import async_session_dependency, session_dependency
+from safesession.testing._interrupts import OUTLASTS_TWO
 from safesession.testing._suspensions import Interrupt, Task, Unit
 from test_cancellation import LEFT_BY_STATEMENT
 from units import (
     EXHAUSTIVE,
-    OUTLASTS_TWO,
     ROWS,
     Client,
     Place,

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Engine, create_engine, event, insert, select, text
+from sqlalchemy import Engine, event, insert, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool
 
 from contract import HABITATS, Habitat, ScopeHabitat
 from models import Note
 from safesession import session_scope
-from safesession.testing._faults import Fault, Faults
+from safesession.testing._faults import Fault, Faults, loses_connections
 
 # `nox -s exhaustive` sets it.
 EXHAUSTIVE = bool(os.environ.get("SAFESESSION_EXHAUSTIVE"))
@@ -389,20 +389,6 @@ def make_bench(
         habitat.close()
     observer.close()
     assert unraisable == []
-
-
-def loses_connections(faults: dict[int | str, Fault]) -> bool:
-    """Tell whether SQLAlchemy's own Session leaves a connection out of the pool."""
-    engine = create_engine("sqlite://", poolclass=QueuePool)
-    opened: list[Any] = []
-    event.listen(engine, "connect", lambda *args: opened.append(args[0]))
-    with suppress(BaseException), Faults(engine, faults), Session(engine) as session:
-        session.connection()
-    lost = engine.pool.checkedout() > 0  # type: ignore[attr-defined]
-    engine.dispose()
-    for driver_connection in opened:
-        driver_connection.close()
-    return lost
 
 
 # An interrupt while the pool resets a connection, before SQLAlchemy's issue 13699.

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from apps import in_thread, read, write
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
+from safesession.testing._interrupts import OUTLASTS_TWO
 from test_cancellation import LEFT_BY_STATEMENT
-from units import EXHAUSTIVE, OUTLASTS_TWO, Client, do_not_sync
+from units import EXHAUSTIVE, Client, do_not_sync
 
 pytestmark = pytest.mark.anyio
 

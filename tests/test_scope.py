@@ -305,7 +305,9 @@ def test_invalidation_that_fails_after_the_close_is_told(
         session.add(Note(text="kept"))
 
     assert [message.splitlines()[0] for message in caplog.messages] == [
-        "safesession: close failed, so the connection may not be back in the pool: "
-        "OSError: open",
+        (
+            "safesession: close failed, so the connection may not be back in the pool: "
+            "OSError: open"
+        ),
         STUCK,
     ]

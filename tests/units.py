@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
-import sqlalchemy
 from fastapi import Depends, FastAPI
 from sqlalchemy import Engine, create_engine, delete, event, select
 from sqlalchemy.exc import OperationalError
@@ -22,10 +21,6 @@ from test_aio import settle
 
 # The complete runs, which take minutes; the ordinary ones are short for it.
 EXHAUSTIVE = os.environ.get("SAFESESSION_EXHAUSTIVE") == "1"
-
-# Before, SQLAlchemy may lose a connection, or the cancellation, or never unlock SQLite,
-# where it is cancelled again while it closes the connection of a cancelled statement.
-OUTLASTS_TWO = tuple(map(int, sqlalchemy.__version__.split(".")[:3])) >= (2, 0, 58)
 
 ROWS = ["first", "second"]
 

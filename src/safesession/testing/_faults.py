@@ -1,15 +1,17 @@
 """`Faults`: record the calls that reach a driver, and have some of them fail."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -233,3 +235,18 @@ def _is_default(dialect: Any, method: str) -> bool:
 
 def _do_nothing() -> None:
     pass
+
+
+def loses_connections(faults: Mapping[int | str, BaseException | Fault]) -> bool:
+    """Tell whether SQLAlchemy's own Session leaves a connection out of the pool."""
+    engine = create_engine("sqlite://", poolclass=QueuePool)
+    opened: list[Any] = []
+    event.listen(engine, "connect", lambda *args: opened.append(args[0]))
+    with suppress(BaseException), Faults(engine, faults), Session(engine) as session:
+        session.connection()
+    pool: Any = engine.pool
+    lost: bool = pool.checkedout() > 0
+    engine.dispose()
+    for driver_connection in opened:
+        driver_connection.close()
+    return lost

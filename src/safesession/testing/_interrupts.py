@@ -1,10 +1,13 @@
 """The ways in which a task is interrupted: `INTERRUPTS`, by readable names."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, cast
+
+import sqlalchemy
 
 from ._suspensions import Interrupt, Suspensions, Task
 
@@ -150,6 +153,10 @@ def _cancel(task: Task, future: object) -> None:
 def _left_by(task: Task, kind: type[BaseException]) -> bool:
     return not task.cancelled() and isinstance(task.exception(), kind)
 
+
+# Before, SQLAlchemy may lose a connection, or the cancellation, or never unlock SQLite,
+# where it is cancelled again while it closes the connection of a cancelled statement.
+OUTLASTS_TWO = [*map(int, re.findall(r"\d+", sqlalchemy.__version__))] >= [2, 0, 58]
 
 INTERRUPTS: dict[str, type[Interrupt]] = {
     kind.name: kind

@@ -76,8 +76,10 @@ class InRequest(InTask):
         # dependencies with, cannot set the traceback of a frozen dataclass.
         if isinstance(error, StopIteration) or not _accepts_attributes(error):
             return False
-        # Middleware may turn a cancellation into "No response returned".
-        return self.keeps_links or isinstance(error, Exception)
+        # Starlette's middleware turns a cancellation into "No response returned", and
+        # may unpack a group.
+        changed = not isinstance(error, Exception) or isinstance(error, ExceptionGroup)
+        return self.keeps_links or not changed
 
     async def answer(
         self,

@@ -9,8 +9,9 @@ from typing import Any
 from safesession.errors import InvalidArgument
 
 from ._cancelled import interrupted_exits
-from ._cases import CASES, Case, adding
+from ._cases import CASES, INTERRUPT, Case, adding
 from ._factories import harness_for, is_in_request
+from ._faults import loses_connections
 from ._harness import Harness, InTask
 from ._judge import judge
 from ._report import OF_A_REQUEST, OF_A_TASK, OF_A_UNIT, PROMISES, Report
@@ -101,8 +102,13 @@ def _checks(
 
 
 def _of_units(trial: Trial) -> Iterator[Finding]:
+    with trial.from_scratch():
+        # Before its issue 13699.
+        lost_by_sqlalchemy = loses_connections({"reset": KeyboardInterrupt()})
     for case in CASES:
         if case.error is not None and not trial.harness.carries(case.error()):
+            continue
+        if lost_by_sqlalchemy and case.call == "reset" and case.how == INTERRUPT:
             continue
         seen = trial.observe(case)
         yield from judge(case, seen, trial.commits)
