@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlmodel
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
-from models import Note, stored
+from models import Base, Note, Reply, stored
 from safesession import EngineNotConfigured, ScopeMisuse, session_scope
 
 
@@ -68,6 +69,28 @@ def test_savepoint_of_the_session_s_own_is_rolled_back_in_the_owner_s_transactio
             raise LookupError
 
     assert stored(engine) == ["owner"]
+
+
+def test_failed_commit_beside_a_joined_connection_is_rolled_back(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Of two databases one is its owner's to end; the other is not left half way."""
+    other = create_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    Base.metadata.create_all(other)
+    with other.begin() as connection:
+        maker = sessionmaker(
+            binds={Note: connection, Reply: engine},
+            join_transaction_mode="create_savepoint",
+        )
+        with pytest.raises(IntegrityError), session_scope(maker) as session:
+            assert session.scalars(select(Note)).all() == []
+            session.add(Reply(note_id=-1))
+    other.dispose()
+
+    with engine.connect() as connection:
+        driver_connection = connection.connection.driver_connection
+        assert driver_connection is not None
+        assert not driver_connection.in_transaction
 
 
 def test_callable_is_called_once_for_each_scope_on_entering(engine: Engine) -> None:
