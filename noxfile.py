@@ -208,6 +208,8 @@ def exhaustive(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
 @nox.session
 def mutation(session: nox.Session) -> None:
     """Require that a test fails on each change to the package that mutmut makes."""
+    # On a machine that has other work too, tests fail for want of time: a mutant that
+    # nothing notices can then count as killed, and none the other way.
     install_package(session, *group("tests"), *group("mutation"))
     place = Path(session.create_tmp())
     shutil.rmtree(place)
