@@ -48,6 +48,31 @@ def test_verify_succeeds_where_all_is_kept(factories: ModuleType) -> None:
     assert main(["verify", "factories:safe", "--ignore", "3,9"]) == 0
 
 
+def test_factories_of_one_name_stand_side_by_side(
+    factories: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the last part of the names is the same, a column has the whole name."""
+    ignored = "1,2,3,4,5,6,9,10,11,12,13,14,15"
+    Path("again.py").write_text("from factories import begin")
+    names = ("factories:begin", "again:begin")
+
+    assert main(["verify", *names, "--ignore", ignored]) == 1
+
+    heading = capsys.readouterr().out.partition("\n")[0]
+    assert list(names) == heading.split()
+
+
+def test_crash_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is raised by the code under test is told by status 2, with its traceback."""
+    (tmp_path / "crashing.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["verify", "crashing:get_session"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_verify_finds_what_is_below_a_name(factories: ModuleType) -> None:
     """A name may have dots, and a route is of an app."""
     assert main(["verify", "factories:begin.begin", "--ignore", "1,3,5,6,7"]) == 0
@@ -74,8 +99,8 @@ def test_verify_finds_what_is_below_a_name(factories: ModuleType) -> None:
         (
             ["factories"],
             (
-                "safesession: verify found no 'factories': module 'factories' has no "
-                "attribute ''. Name it as"
+                "safesession: verify found no 'factories': it names no module and "
+                "what is in it. Name it as"
             ),
         ),
         (

@@ -4,18 +4,25 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, Request
-from sqlalchemy import Engine, create_engine, inspect
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from sqlalchemy import Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
-from safesession import InvalidArgument, async_session_scope, session_scope
+from safesession import InvalidArgument, ScopeMisuse, async_session_scope, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing import ContractBroken, verify
 
@@ -125,8 +132,10 @@ def test_work_that_is_committed_all_the_same_is_found(engine: Engine) -> None:
     """A commit in `finally` keeps what should be gone, and hides that it failed."""
     report = verify(lambda: committing_always(engine))
 
-    assert report.broken[2].found == ("the unit failed, and the row 'new' is committed")
-    assert report.broken[4].found == "the error of the commit is lost: nothing leaves"
+    assert report.broken[2].found == (
+        "the unit failed, and the row 'row-1' is committed"
+    )
+    assert report.broken[4].found == "nothing leaves in place of the commit's error"
     assert report.broken[6].found == (
         "the block ends as if all were well, and nothing was written"
     )
@@ -158,8 +167,8 @@ def logging_all(engine: Engine) -> Iterator[Session]:
     try:
         with session_scope(engine) as session:
             yield session
-    except SQLAlchemyError as error:
-        logging.getLogger("service").error("%s", error)
+    except SQLAlchemyError:
+        logging.getLogger("service").exception("failed")
         raise
 
 
@@ -272,6 +281,170 @@ def test_async_factories_by_hand(async_engine: AsyncEngine) -> None:
     assert {5, 6, 7} <= broken(async_sessionmaker(async_engine))
 
 
+class Answering:
+    """Has other exceptions leave than those of the database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._scope = session_scope(engine)
+
+    def __enter__(self) -> Session:
+        session: Session = self._scope.__enter__()
+        return session
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            self._scope.__exit__(*exc_info)
+        except SQLAlchemyError as error:
+            raise LookupError from error
+        if isinstance(exc_info[1], SQLAlchemyError):
+            raise LookupError from exc_info[1]
+
+
+def test_other_exceptions_than_the_database_s_are_found(engine: Engine) -> None:
+    """What the database refuses, in the block or at its end, leaves as it is."""
+    report = verify(lambda: Answering(engine))
+
+    assert report.broken[1].found == "LookupError leaves in its place"
+    assert report.broken[1].example == (
+        'session.add_all([Row(text="row-1"), Row(text="row-1")])\nsession.flush()'
+    )
+    assert report.broken[4].found == "LookupError leaves in place of the commit's error"
+    assert report.broken[4].example == (
+        'session.add_all([Row(text="row-1"), Row(text="row-1")])'
+    )
+
+
+class Committing(Swallowing):
+    """Commits before a refusal leaves, as to keep a record of it."""
+
+    def __exit__(self, exc_type: object, *rest: object) -> bool:
+        if exc_type in (None, HTTPException):
+            self.session.commit()
+        self.session.close()
+        return False
+
+
+def test_commit_beside_a_refusal_is_found(engine: Engine) -> None:
+    """An HTTPException is among the exceptions of a block, where FastAPI is there."""
+    report = verify(lambda: Committing(engine))
+
+    assert report.broken[2].example == (
+        'session.add(Row(text="row-1"))\nsession.flush()\nraise error\n'
+        "# error is HTTPException(400)"
+    )
+
+
+def test_interrupt_of_the_check_itself_is_raised(engine: Engine) -> None:
+    """A Ctrl-C while `verify` runs is nobody's fault, and ends it."""
+    interrupt = KeyboardInterrupt()
+    done: list[str] = []
+
+    def interrupt_at_the_end(*args: object) -> None:
+        done.append("commit")
+        if len(done) == 5:
+            raise interrupt
+
+    event.listen(engine, "commit", interrupt_at_the_end)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        verify(lambda: session_scope(engine))
+
+    assert caught.value is interrupt
+    assert {"note", "reply"} == set(inspect(engine).get_table_names())
+
+
+def test_engine_of_somebody_else_is_not_watched(
+    engine: Engine, make_engine: Callable[..., Engine]
+) -> None:
+    """A connection of another engine that is out meanwhile is no leak."""
+    other = make_engine()
+    with ExitStack() as held:
+
+        @contextmanager
+        def factory() -> Iterator[Session]:
+            held.close()
+            held.enter_context(other.connect())
+            with session_scope(engine) as session:
+                yield session
+
+        assert 3 not in broken(factory)
+
+
+def test_savepoint_is_refused(engine: Engine) -> None:
+    """A SAVEPOINT in somebody's session is no session of one's own."""
+    with (
+        session_scope(engine) as outer,
+        pytest.raises(InvalidArgument, match="given a SAVEPOINT in somebody's session"),
+    ):
+        verify(lambda: session_scope(outer))
+
+
+def test_engine_for_each_session_is_refused(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """Faults and rows are of one engine."""
+    with pytest.raises(InvalidArgument, match="bound to one engine, and then to"):
+        verify(lambda: session_scope(make_engine()))
+
+
+def test_database_that_is_not_written_to_is_refused(
+    tmp_path: Path, make_engine: Callable[..., Engine]
+) -> None:
+    """Where the table cannot be made, that is said."""
+    make_engine()
+    engine = create_engine(f"sqlite:///file:{tmp_path}/test.db?mode=ro&uri=true")
+
+    with pytest.raises(InvalidArgument, match=r"verify\(\) could not make its table: "):
+        verify(lambda: session_scope(engine))
+
+    engine.dispose()
+
+
+@pytest.mark.anyio
+async def test_running_loop_is_refused(async_engine: AsyncEngine) -> None:
+    """Where a loop is running, the caller is told to leave it."""
+    with pytest.raises(ScopeMisuse) as caught:
+        verify(async_session_dependency(async_engine))
+
+    assert str(caught.value) == (
+        "verify() was called where an event loop is running, and it needs one of its "
+        "own. Call it from a test that is not async."
+    )
+
+
+def test_dependency_that_needs_a_parameter_is_refused(engine: Engine) -> None:
+    """What the client was told is in the error."""
+
+    def of_tenant(tenant: str) -> Iterator[Session]:
+        with session_scope(engine) as session:
+            yield session
+
+    with pytest.raises(InvalidArgument, match="no session to work on: the client is "):
+        verify(of_tenant)
+
+
+def test_app_of_routers(engine: Engine) -> None:
+    """Included routers and mounted apps are looked through, and classes resolved."""
+    get_session = session_dependency(engine)
+
+    class Repository:
+        def __init__(self, session: Session = Depends(get_session)) -> None:
+            pass
+
+    router = APIRouter(prefix="/api")
+
+    @router.get("/users")
+    def users(repository: Annotated[Repository, Depends()]) -> None: ...
+
+    app = FastAPI()
+    app.mount("/below", notes_app(dependency(engine)))
+    app.include_router(router)
+    others = {1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 14, 15}
+
+    assert broken(app, route="/api/users", ignore=others) == set()
+    assert broken(app, route="/below/faulty", ignore=others) == {10, 12}
+
+
 def notes_app(get_session: Any) -> FastAPI:
     app = FastAPI()
 
@@ -375,13 +548,19 @@ def test_report_is_raised_when_it_is_asked(engine: Engine) -> None:
 15  Log and notes hold no parameters                      kept
 
  6  the block ends as if all were well, and nothing was written:
-        session.add_all([Row(text="new"), Row(text="new")])
+        session.add_all([Row(text="row-1"), Row(text="row-1")])
         with suppress(IntegrityError):
             session.flush()
  7  the session takes up work again, and a connection:
         pass
 """
     )
+
+
+def test_nothing_asked_is_refused(engine: Engine) -> None:
+    """A check that asks for nothing has nothing to say."""
+    with pytest.raises(InvalidArgument, match="told to ignore all that it could ask"):
+        verify(lambda: session_scope(engine), ignore=UNIT)
 
 
 def test_nothing_is_left_of_the_check(engine: Engine) -> None:
@@ -442,7 +621,8 @@ class Example:
             {},
             (
                 "verify() was given no session to work on: "
-                "sqlalchemy.exc.UnboundExecutionError. Pass what gives a Session"
+                "UnboundExecutionError. Pass what gives a Session or an AsyncSession "
+                "that is bound to an engine, and needs nothing of the request."
             ),
         ),
         (
@@ -452,6 +632,16 @@ class Example:
                 "verify() got route='/notes' beside an object of type sessionmaker. A "
                 "route is of an app: pass the FastAPI app, or leave route out."
             ),
+        ),
+        (
+            sessionmaker(in_memory()),
+            {"ignore": {*range(1, 8), *range(9, 16)}},
+            "verify() got a session on a StaticPool",
+        ),
+        (
+            lambda: nullcontext(Example()),
+            {},
+            "verify() was given no session to work on: TypeError. Pass what gives a",
         ),
         (
             sessionmaker(in_memory()),

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = asked.run(asked)
     except SafeSessionError as error:
         print(f"safesession: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        # Python's own status for it would say that a promise is broken.
+        traceback.print_exc()
         return 2
     return status
 
@@ -66,11 +71,11 @@ def _verify(asked: argparse.Namespace) -> int:
     from .testing._verify import verify
 
     sys.path.insert(0, str(Path.cwd()))
+    short = [name.rpartition(":")[2] for name in asked.factories]
+    names = short if len({*short}) == len(short) else asked.factories
     reports = {
-        name.rpartition(":")[2]: verify(
-            _load(name), route=asked.route, ignore=asked.ignore
-        )
-        for name in asked.factories
+        name: verify(_load(factory), route=asked.route, ignore=asked.ignore)
+        for name, factory in zip(names, asked.factories, strict=True)
     }
     print(table(reports))
     for name, report in reports.items():
@@ -80,8 +85,10 @@ def _verify(asked: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> Any:
-    module, _, attribute = name.partition(":")
+    module, colon, attribute = name.partition(":")
     try:
+        if not (module and colon):
+            raise ImportError("it names no module and what is in it")
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -94,7 +101,10 @@ def _load(name: str) -> Any:
 
 
 def _promises(text: str) -> frozenset[int]:
-    return frozenset(map(int, text.split(",")))
+    try:
+        return frozenset(map(int, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError("pass numbers, as in 7,12") from None
 
 
 if __name__ == "__main__":

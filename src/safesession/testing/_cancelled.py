@@ -11,7 +11,7 @@ from ._suspensions import Interrupt, Interrupted, Unit
 from ._trial import Finding, Trial
 
 EXAMPLE = """\
-session.add(Row(text="new"))
+session.add(Row(text="row-1"))
 session.flush()
 # {name}, at suspension {at} of the exit"""
 
@@ -39,7 +39,7 @@ def interrupted_exits(trial: Trial, harness: InTask) -> Iterator[Finding]:
 def _run(trial: Trial, harness: InTask, at: int, interrupt: Interrupt) -> Interrupted:
     async def run(unit: Unit) -> None:
         def body(session: Session) -> None:
-            session.add(Row(text="new"))
+            session.add(Row(text="row-1"))
             session.flush()
             if not trial.commits:
                 session.commit()

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from sqlalchemy import Engine, select
@@ -58,7 +59,7 @@ def raising(session: Session, error: BaseException) -> None:
 
 
 def adding(session: Session, error: BaseException) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
 
 
 def loading(session: Session, error: BaseException) -> None:
@@ -68,21 +69,30 @@ def loading(session: Session, error: BaseException) -> None:
 
 
 def flushing(session: Session, error: BaseException) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
     session.flush()
     raise error
 
 
 def nesting(session: Session, error: BaseException) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
     session.begin_nested()
-    session.add(Row(text="newer"))
+    session.add(Row(text="row-2"))
     session.flush()
     raise error
 
 
+def clashing(session: Session, error: BaseException) -> None:
+    session.add_all([Row(text="row-1"), Row(text="row-1")])
+    session.flush()
+
+
+def clashing_at_commit(session: Session, error: BaseException) -> None:
+    session.add_all([Row(text="row-1"), Row(text="row-1")])
+
+
 def poisoning(session: Session, error: BaseException) -> None:
-    session.add_all([Row(text="new"), Row(text="new")])
+    session.add_all([Row(text="row-1"), Row(text="row-1")])
     with suppress(IntegrityError):
         session.flush()
 
@@ -114,7 +124,7 @@ class Case:
     @property
     def writes(self) -> bool:
         """Tell whether the body ends normally, and has written something."""
-        return self.body in (adding, poisoning)
+        return self.body in (adding, clashing_at_commit, poisoning)
 
     def example(self, commits: bool) -> str:
         """Return the lines of the block, and what is needed to follow them."""
@@ -133,7 +143,20 @@ def lines_of(body: Callable[..., None], commit: bool) -> str:
     return f"{lines}\nsession.commit()" if commit else lines
 
 
+def refused() -> BaseException:
+    """Return the exception of an endpoint that refuses."""
+    if find_spec("fastapi") is None:
+        return Gone()
+    from fastapi import HTTPException
+
+    return HTTPException(400)
+
+
 _ERRORS: dict[Callable[[], BaseException], str] = {
+    ValueError: "ValueError",
+    KeyError: "KeyError",
+    TimeoutError: "TimeoutError",
+    refused: "HTTPException(400)",
     caused: "an exception with a __cause__",
     KeyboardInterrupt: "KeyboardInterrupt",
     SystemExit: "SystemExit",
@@ -155,6 +178,8 @@ CASES = (
     Case(flushing, Gone),
     *(Case(flushing, error) for error in _ERRORS),
     Case(nesting, Gone),
+    Case(clashing),
+    Case(clashing_at_commit),
     Case(poisoning),
     *(
         Case(body, error, call, how)

@@ -83,15 +83,13 @@ def _app(factory: Any) -> "FastAPI | None":
 
 def _session_of_route(app: "FastAPI", path: str | None) -> "Depends":
     """Return what the first parameter for a session is declared with."""
-    from fastapi.routing import APIRoute
-
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
-    for route in routes:
-        if path in (None, route.path):
-            for depends in _sessions(route.endpoint):
+    endpoints = dict(_endpoints(app))
+    for at, endpoint in endpoints.items():
+        if path in (None, at):
+            for depends in _sessions(endpoint):
                 return depends
     where = "any route" if path is None else f"the route {path!r}"
-    known = ", ".join(route.path for route in routes)
+    known = ", ".join(endpoints)
     raise InvalidArgument(
         f"verify() found no parameter annotated as a session at {where} of the app, "
         f"which has: {known or 'no route'}. Name a route whose endpoint has one, or "
@@ -99,12 +97,28 @@ def _session_of_route(app: "FastAPI", path: str | None) -> "Depends":
     )
 
 
+def _endpoints(app: "FastAPI") -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the routes of an app and of the apps below it: paths and endpoints."""
+    from fastapi import FastAPI, routing
+
+    # Since FastAPI 0.163 an included router is one route.
+    iterate: Any = getattr(routing, "iter_route_contexts", iter)
+    for route in iterate(app.routes):
+        original = getattr(route, "original_route", route)
+        if isinstance(original, routing.APIRoute):
+            yield route.path, route.endpoint
+        elif isinstance(getattr(original, "app", None), FastAPI):
+            for path, endpoint in _endpoints(original.app):
+                yield f"{route.path}{path}", endpoint
+
+
 def _sessions(function: Callable[..., Any]) -> Iterator["Depends"]:
     for annotation, depends in _dependencies(function):
         if _is_session_class(annotation):
             yield depends
-        elif depends.dependency is not None:
-            yield from _sessions(depends.dependency)
+        else:
+            # Depends() alone is of the class that is annotated.
+            yield from _sessions(depends.dependency or annotation)
 
 
 def _dependencies(function: Any) -> Iterator[tuple[Any, "Depends"]]:

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from safesession._binds import describe
+from safesession.errors import ScopeMisuse
+
 T = TypeVar("T")
 
 # Works on a session; may return what is to be raised in the block, as not all can be
@@ -57,7 +60,7 @@ class InWith(Harness):
     def run(self, body: Body) -> BaseException | None:
         try:
             with self._make() as session:
-                self.session = session
+                self.session = checked(session)
                 raise_if_any(body(session))
         except BaseException as error:
             return error
@@ -68,6 +71,11 @@ class InTask(Harness):
     """Whatever needs an event loop, which it has of its own."""
 
     def __init__(self) -> None:
+        if asyncio._get_running_loop() is not None:
+            raise ScopeMisuse(
+                "verify() was called where an event loop is running, and it needs one "
+                "of its own. Call it from a test that is not async."
+            )
         self._loop = asyncio.Runner()
 
     async def left_by(self, body: Body) -> BaseException | None:
@@ -76,7 +84,7 @@ class InTask(Harness):
 
     async def work_on(self, session: Any, body: Body) -> BaseException | None:
         """Run `body` on a session of either kind."""
-        self.session = session
+        self.session = checked(session)
         if isinstance(session, Session):
             return body(session)
         returned: BaseException | None = await session.run_sync(body)
@@ -150,6 +158,13 @@ async def look(engine: Engine, work: Callable[[Connection], T]) -> T:
 
     async with AsyncEngine(engine).begin() as async_connection:
         return await async_connection.run_sync(work)
+
+
+def checked(session: Any) -> Any:
+    """Return what is a session, of either kind."""
+    if not isinstance(session, Session) and not hasattr(session, "run_sync"):
+        raise TypeError(f"{describe(session)} was given for a session")
+    return session
 
 
 def raise_if_any(error: BaseException | None) -> None:

@@ -3,7 +3,9 @@
 import operator
 from collections.abc import Iterator
 
-from ._cases import Case, adding, poisoning
+from sqlalchemy.exc import IntegrityError
+
+from ._cases import Case, adding, clashing_at_commit, poisoning
 from ._trial import NEXT, Finding, Seen
 
 # The number of a promise, and what was seen.
@@ -27,7 +29,10 @@ def _what_leaves(case: Case, seen: Seen) -> Iterator[Broken]:
     elif case.call == "commit":
         orig = getattr(seen.left, "orig", None)
         if seen.left is not seen.failure and orig is not seen.failure:
-            yield 4, f"the error of the commit is lost: {_left(seen)}"
+            yield 4, f"{_left(seen)} in place of the commit's error"
+    elif case.body is clashing_at_commit:
+        if not isinstance(seen.left, IntegrityError):
+            yield 4, f"{_left(seen)} in place of the commit's error"
     elif case.body is poisoning:
         if seen.left is None:
             yield 6, "the block ends as if all were well, and nothing was written"
@@ -39,7 +44,7 @@ def _what_leaves(case: Case, seen: Seen) -> Iterator[Broken]:
 
 def _what_is_kept(case: Case, seen: Seen) -> Iterator[Broken]:
     commits = case.body is adding and case.call != "commit"
-    if seen.rows == frozenset({"new"} if commits else ()):
+    if seen.rows == frozenset({"row-1"} if commits else ()):
         return
     if seen.rows:
         yield 2, f"the unit failed, and {_rows(seen.rows)} is committed"
@@ -70,7 +75,7 @@ def _what_is_left_behind(case: Case, seen: Seen) -> Iterator[Broken]:
         )
     if seen.works_after:
         yield 7, "the session takes up work again, and a connection"
-    if any(row in seen.told for row in ("'new'", "'newer'")):
+    if any(row in seen.told for row in ("row-1", "row-2")):
         yield 15, "the log or a note holds the parameters of a statement"
 
 

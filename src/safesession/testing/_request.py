@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, params
+from fastapi import FastAPI, HTTPException, params
 from starlette.types import ASGIApp, Message, Send
 
 from ._harness import Body, InTask, raise_if_any
@@ -37,6 +37,7 @@ class InRequest(InTask):
         self._like = like
         self.keeps_links = like is None or not like.user_middleware
         self._state: Any = None
+        self.last = Answer()
         self._life: asyncio.Task[None] | None = None
         if like is not None:
             self.wait_for(self._start(like))
@@ -69,12 +70,16 @@ class InRequest(InTask):
         async def endpoint(session: Any = self.depends) -> None:
             raise_if_any(await self.work_on(session, body))
 
-        return (await self.answer(endpoint)).left
+        self.last = await self.answer(endpoint)
+        return self.last.left
 
     def carries(self, error: BaseException) -> bool:
         # A coroutine cannot raise StopIteration; and contextlib, which FastAPI runs
         # dependencies with, cannot set the traceback of a frozen dataclass.
         if isinstance(error, StopIteration) or not _accepts_attributes(error):
+            return False
+        # An app answers it.
+        if isinstance(error, HTTPException):
             return False
         # Starlette's middleware turns a cancellation into "No response returned", and
         # may unpack a group.
@@ -101,6 +106,7 @@ class InRequest(InTask):
         if like is None:
             return FastAPI()
         app = FastAPI(
+            dependencies=like.router.dependencies,
             middleware=like.user_middleware,
             exception_handlers=dict[Any, Any](like.exception_handlers),
         )

@@ -23,7 +23,7 @@ CONCURRENT = 100
 
 
 def adding(session: Session) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
 
 
 def reading(session: Session) -> None:
@@ -31,7 +31,7 @@ def reading(session: Session) -> None:
 
 
 def refusing(session: Session) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
     session.flush()
     raise HTTPException(400)
 
@@ -42,7 +42,7 @@ def conflicting(session: Session) -> None:
 
 
 def raising(session: Session) -> None:
-    session.add(Row(text="new"))
+    session.add(Row(text="row-1"))
     session.flush()
     raise Gone
 
@@ -79,7 +79,7 @@ class Serving:
     def _answers_after_the_transaction(self, work: Work) -> Iterator[Finding]:
         for endpoint in self._endpoints(work):
             rows, is_open = self._seen_at_start(endpoint)
-            if work is adding and "new" not in rows:
+            if work is adding and "row-1" not in rows:
                 yield Finding(10, endpoint.example, "it is answered, then committed")
             elif is_open:
                 found = "it is answered while the transaction is open"
@@ -162,7 +162,7 @@ class Serving:
         return given
 
     def _serves_each_kind(self, work: Work) -> Iterator[Finding]:
-        kept = frozenset({"new"} if work is adding else ())
+        kept = frozenset({"row-1"} if work is adding else ())
         for endpoint in (*self._endpoints(work), self._websocket(work)):
             with self._trial.from_scratch() as (out, _):
                 answer = self._answer(endpoint)

@@ -1,7 +1,7 @@
 """A unit of work that is interrupted at its first, second, ... n-th suspension."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class Interrupted:
         """Say what is wrong, whatever the unit has done to its database."""
         told = {
             "it did not end": self.hung,
-            f"the cancellation was lost: {self.error!r}": self.lost,
-            f"a task was left pending: {sorted(map(str, self.pending))}": self.pending,
+            f"the cancellation was lost: {_name(self.error)} was raised": self.lost,
+            f"a task was left pending: {_names(self.pending)}": self.pending,
         }
         return [fault for fault, is_so in told.items() if is_so]
 
@@ -211,3 +211,12 @@ class Interrupt:
     def arrived(self, task: Task) -> bool:
         """Tell whether the interrupt has come back to where it came from."""
         return task.cancelled()
+
+
+def _name(error: BaseException | None) -> str:
+    return "nothing" if error is None else type(error).__name__
+
+
+def _names(tasks: Iterable[Task]) -> str:
+    coroutines: list[Any] = [task.get_coro() for task in tasks]
+    return ", ".join(sorted(coroutine.__qualname__ for coroutine in coroutines))

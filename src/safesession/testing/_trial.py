@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from safesession._report import describe
 from safesession.errors import InvalidArgument
 
-from ._cases import Case
+from ._cases import Case, Gone
 from ._faults import Faults
 from ._harness import Body, Harness
 from ._row import Base, Row
@@ -44,13 +45,13 @@ class Finding:
 class Seen:
     """What is to be seen of a unit of work after its end."""
 
-    # What was raised in the block, and by the call of the driver that was to fail,
-    error: BaseException | None
+    # What was raised by the call of the driver that was to fail, and in the block,
     failure: BaseException | None
-    # and what left; with its links, as they should be and as they are.
-    left: BaseException | None
-    links: tuple[Any, ...]
-    links_left: tuple[Any, ...]
+    error: BaseException | None = None
+    # and what left; with the links of the block's, as they were and as they are.
+    left: BaseException | None = None
+    links: tuple[Any, ...] = ()
+    links_left: tuple[Any, ...] = ()
     # Rows that are new: committed, and found by the next unit on the connection.
     rows: frozenset[str] = frozenset()
     found: frozenset[str] = frozenset()
@@ -72,7 +73,7 @@ class Trial:
         self.engine = self._find_engine()
         self.observer = Engine(
             self.engine.pool.recreate(), self.engine.dialect, self.engine.url
-        )
+        ).execution_options(**self.engine.get_execution_options())
         #: Whether a block that ends normally is committed without its saying so.
         self.commits = True
 
@@ -80,14 +81,26 @@ class Trial:
         binds: list[Any] = []
 
         def ask(session: Session) -> None:
-            binds.append(session.get_bind())
+            if session.in_nested_transaction():
+                raise InvalidArgument(
+                    "verify() was given a SAVEPOINT in somebody's session, whose "
+                    "outer transaction is for its owner to end. Pass what opens a "
+                    "session of its own."
+                )
+            binds.append(session.get_bind(Row))
 
         left = self.harness.run(ask)
+        if isinstance(left, InvalidArgument):
+            raise left
         if not binds:
-            why = "nothing was raised" if left is None else describe(left)
+            why = "nothing was raised" if left is None else type(left).__name__
+            answer = getattr(self.harness, "last", None)
+            if answer is not None and answer.status is not None:
+                why = f"the client is told {answer.status}"
             raise InvalidArgument(
                 f"verify() was given no session to work on: {why}. Pass what gives a "
-                "Session or an AsyncSession that is bound to an engine."
+                "Session or an AsyncSession that is bound to an engine, and needs "
+                "nothing of the request."
             ) from left
         engine: Engine = binds[0].engine
         if isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
@@ -99,7 +112,13 @@ class Trial:
         return engine
 
     def __enter__(self) -> Self:
-        self.look(Base.metadata.create_all)
+        try:
+            self.look(Base.metadata.create_all)
+        except DBAPIError as error:
+            raise InvalidArgument(
+                f"verify() could not make its table: {describe(error)}. Give the "
+                "sessions a database that may be written to."
+            ) from error
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -111,31 +130,41 @@ class Trial:
         """Do something on a connection that is none of the engine's pool."""
         return self.harness.look(self.observer, work)
 
-    def observe(self, case: Case) -> Seen:
-        """Run the case on a pool that is empty, and one more unit after it."""
+    def observe(self, case: Case) -> Seen | None:
+        """Run the case on a pool that is empty, and one more unit after it.
+
+        Return nothing where the call that was to fail was not made.
+        """
         with self.from_scratch() as (out, records):
-            error = None if case.error is None else case.error()
-            failure = case.failure(self.engine)
-            links = _links(error)
-            seen = Seen(error, failure, None, links, links)
-            faults: Any = {} if failure is None else {case.call: failure}
-            with Faults(self.engine, faults):
-                seen.left = self.harness.run(self._body_of(case, error))
+            seen = Seen(case.failure(self.engine))
+            named: Any = {} if seen.failure is None else {case.call: seen.failure}
+            with Faults(self.engine, named) as faults:
+                seen.left = self.run(self._body_of(case, seen), seen)
+            if len(faults.injected) < len(named):
+                return None
             if self.harness.keeps_links:
-                seen.links_left = _links(error)
+                seen.links_left = _links(seen.error)
             seen.checked_out = len(out)
             self._look_at_session(seen)
             seen.rows = self.rows()
             if not out:
                 self._run_next(seen)
             self._use_after(seen)
-            told = [record.getMessage() for record in records]
+            told = [logging.Formatter().format(record) for record in records]
             seen.told = "\n".join(told + getattr(seen.left, "__notes__", []))
             # It would keep what has leaked from being collected.
             for error in (seen.left, seen.next_error):
                 if error is not None:
                     BaseException.with_traceback(error, None)
         return seen
+
+    def run(self, body: Body, seen: Seen) -> BaseException | None:
+        """Run `body`; what is for whoever called `verify` is raised."""
+        left = self.harness.run(body)
+        of_unit = left is seen.error or left is seen.failure
+        if isinstance(left, (KeyboardInterrupt, InvalidArgument)) and not of_unit:
+            raise left
+        return left
 
     def rows(self) -> frozenset[str]:
         """Return the rows that are committed, but for the one that was before."""
@@ -156,16 +185,16 @@ class Trial:
         self.harness.dispose(self.engine)
         self.look(_forget)
         logging.getLogger().addHandler(handler := _Collecting(records))
-        # Of the class: disposing of an engine replaces its pool.
-        event.listen(Pool, "checkout", check_out)
-        event.listen(Pool, "checkin", check_in)
+        pool = self.engine.pool
+        event.listen(pool, "checkout", check_out)
+        event.listen(pool, "checkin", check_in)
         collecting = gc.isenabled()
         gc.disable()
         try:
             yield out, records
         finally:
-            event.remove(Pool, "checkout", check_out)
-            event.remove(Pool, "checkin", check_in)
+            event.remove(pool, "checkout", check_out)
+            event.remove(pool, "checkin", check_in)
             logging.getLogger().removeHandler(handler)
             if collecting:
                 gc.enable()
@@ -177,16 +206,23 @@ class Trial:
         gc.collect()
         self.look(lambda _: [record.invalidate() for record in records])
 
-    def _body_of(self, case: Case, error: BaseException | None) -> Body:
+    def _body_of(self, case: Case, seen: Seen) -> Body:
         def body(session: Session) -> BaseException | None:
+            if session.get_bind(Row).engine is not self.engine:
+                raise InvalidArgument(
+                    "verify() was given sessions that are bound to one engine, and "
+                    "then to another. Pass what binds them all to the same."
+                )
+            error = case.error() if case.error is not None else Gone()
             try:
-                case.body(session, error)  # type: ignore[arg-type]
+                case.body(session, error)
                 if not self.commits and case.writes:
                     session.commit()
             except BaseException as raised:
-                # A coroutine would not carry each of them.
-                return raised
-            return None
+                seen.error = raised
+                seen.links = seen.links_left = _links(raised)
+            # Not raised here, as a coroutine would not carry each of them.
+            return seen.error
 
         return body
 
@@ -202,7 +238,7 @@ class Trial:
             session.commit() if not self.commits else session.flush()
 
         given = self.harness.session
-        seen.next_error = self.harness.run(work)
+        seen.next_error = self.run(work, seen)
         self.harness.session = given
         after = self.rows()
         if seen.next_error is None:

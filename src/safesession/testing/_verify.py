@@ -70,6 +70,11 @@ def verify(
     ):
         for promises, findings in _checks(trial, harness):
             report.add(promises - {*ignore}, findings)
+    if not report.promises:
+        raise InvalidArgument(
+            "verify() was told to ignore all that it could ask of this factory. Leave "
+            "out ignore, or some of its numbers."
+        )
     return report
 
 
@@ -111,6 +116,8 @@ def _of_units(trial: Trial) -> Iterator[Finding]:
         if lost_by_sqlalchemy and case.call == "reset" and case.how == INTERRUPT:
             continue
         seen = trial.observe(case)
+        if seen is None:
+            continue
         yield from judge(case, seen, trial.commits)
         if case == Case(adding):
             # Where the block has to commit by itself, that is one fault, and no more.
