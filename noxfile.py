@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,32 @@ LOWEST = [
 ]
 
 SQLALCHEMY = {"2.0": "sqlalchemy>=2.0.41,<2.1", "2.1": "sqlalchemy>=2.1,<2.2"}
+# In each the exits of yield dependencies are run in another way.
 FASTAPI = {
     "lowest": next(pin for pin in LOWEST if pin.startswith("fastapi==")),
+    "0.141": "fastapi==0.141.*",
+    "0.162": "fastapi==0.162.*",
     "newest": "fastapi",
 }
-# In each the exits of yield dependencies are run in another way.
-FASTAPI_BETWEEN = {"0.141": "fastapi==0.141.*", "0.162": "fastapi==0.162.*"}
+PAIRS = [*product(FASTAPI, SQLALCHEMY)]
+ENDS = [("lowest", "2.0"), ("newest", "2.1")]
 with_each_sqlalchemy = nox.parametrize(
     "sqlalchemy",
     [nox.param(pin, id=f"sqlalchemy-{key}") for key, pin in SQLALCHEMY.items()],
 )
 
 
-def with_fastapi(pins: dict[str, str]) -> Callable[[Any], Any]:
-    """Run a session once for each of these."""
-    params = [nox.param(pin, id=f"fastapi-{key}") for key, pin in pins.items()]
-    return nox.parametrize("fastapi", params)
+def with_each(pairs: Iterable[tuple[str, str]]) -> Callable[[Any], Any]:
+    """Run a session with each of these pairs of FastAPI and SQLAlchemy."""
+    params = [
+        nox.param(
+            FASTAPI[fastapi],
+            SQLALCHEMY[sqlalchemy],
+            id=f"fastapi-{fastapi}, sqlalchemy-{sqlalchemy}",
+        )
+        for fastapi, sqlalchemy in pairs
+    ]
+    return nox.parametrize("fastapi, sqlalchemy", params)
 
 
 @nox.session(allow_parallel=True)
@@ -88,19 +99,17 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS, allow_parallel=True)
-@with_each_sqlalchemy
-@with_fastapi(FASTAPI)
-def tests(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
-    """Run the tests."""
+@with_each(ENDS)
+def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
+    """Run the tests on each Python, with the oldest and with the newest."""
     install_package(session, sqlalchemy, fastapi, *group("tests"))
     run_covered(session, *session.posargs)
 
 
 @nox.session(allow_parallel=True)
-@with_each_sqlalchemy
-@with_fastapi(FASTAPI_BETWEEN)
-def between(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
-    """Run the tests with versions of FastAPI between the lowest and the newest."""
+@with_each(pair for pair in PAIRS if pair not in ENDS)
+def between(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
+    """Run the tests on one Python, with what lies between."""
     install_package(session, sqlalchemy, fastapi, *group("tests"))
     run_covered(session, *session.posargs)
 
@@ -197,9 +206,8 @@ def verify(session: nox.Session) -> None:
 
 # Not among the sessions of a plain `nox`, as they take so long.
 @nox.session
-@with_each_sqlalchemy
-@with_fastapi(FASTAPI | FASTAPI_BETWEEN)
-def exhaustive(session: nox.Session, sqlalchemy: str, fastapi: str) -> None:
+@with_each(PAIRS)
+def exhaustive(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
     """Run the tests with each enumeration complete."""
     install_package(session, sqlalchemy, fastapi, *group("tests"))
     session.run("pytest", *session.posargs, env={"SAFESESSION_EXHAUSTIVE": "1"})

@@ -26,9 +26,9 @@ async def test_unit_that_loses_the_cancellation() -> None:
             raise LookupError from None
 
     seen = await Unit(swallow).interrupted(1, Cancel())
-    assert seen.faults == ["the cancellation was lost: None"]
+    assert seen.faults == ["the cancellation was lost: nothing was raised"]
     seen = await Unit(replace).interrupted(1, Cancel())
-    assert seen.faults == ["the cancellation was lost: LookupError()"]
+    assert seen.faults == ["the cancellation was lost: LookupError was raised"]
 
 
 async def test_unit_that_leaves_a_task() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+)
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -71,11 +74,6 @@ class InTask(Harness):
     """Whatever needs an event loop, which it has of its own."""
 
     def __init__(self) -> None:
-        if asyncio._get_running_loop() is not None:
-            raise ScopeMisuse(
-                "verify() was called where an event loop is running, and it needs one "
-                "of its own. Call it from a test that is not async."
-            )
         self._loop = asyncio.Runner()
 
     async def left_by(self, body: Body) -> BaseException | None:
@@ -91,7 +89,7 @@ class InTask(Harness):
         return returned
 
     def run(self, body: Body) -> BaseException | None:
-        bystanders = asyncio.all_tasks(self._loop.get_loop())
+        bystanders = asyncio.all_tasks(self._free_loop().get_loop())
         try:
             return self.wait_for(self.left_by(body))
         except (KeyboardInterrupt, SystemExit) as interrupt:
@@ -100,7 +98,22 @@ class InTask(Harness):
             return interrupt
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run(work)
+        try:
+            loop = self._free_loop()
+        except ScopeMisuse:
+            work.close()
+            raise
+        return loop.run(work)
+
+    def _free_loop(self) -> asyncio.Runner:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._loop
+        raise ScopeMisuse(
+            "verify() was called where an event loop is running, and it needs one of "
+            "its own. Call it from a test that is not async."
+        )
 
     def call(self, work: Callable[[Any], Any], session: Any) -> Any:
         if isinstance(session, Session):
