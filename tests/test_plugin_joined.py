@@ -8,10 +8,12 @@ pytest_plugins = ["pytester"]
 
 CONFTEST = """\
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, event, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
@@ -46,7 +48,9 @@ def stored():
 
 @pytest.fixture(scope="session", autouse=True)
 def tables():
-    Base.metadata.create_all(engine)
+    # Another worker of pytest-xdist may have made it meanwhile.
+    with suppress(OperationalError):
+        Base.metadata.create_all(engine)
     yield
     engine.dispose()
 
