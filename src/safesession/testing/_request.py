@@ -40,7 +40,11 @@ class InRequest(InTask):
         self.last = Answer()
         self._life: asyncio.Task[None] | None = None
         if like is not None:
-            self.wait_for(self._start(like))
+            try:
+                self.wait_for(self._start(like))
+            except BaseException:
+                self._loop.close()
+                raise
 
     async def _start(self, like: FastAPI) -> None:
         # In a task of its own, as a task group has to end in the task it began in.
