@@ -1,5 +1,7 @@
 """The pytest plugin's sessions commit, and nothing of it is left after the test."""
 
+import gc
+import warnings
 from textwrap import dedent
 
 import pytest
@@ -108,6 +110,8 @@ class Project:
         options = {
             "asyncio_default_fixture_loop_scope": "function",
             "no_session_leaks": "true",
+            # What sqlite3 says of a connection that is collected, from Python 3.13 on.
+            "filterwarnings": "ignore:unclosed database:ResourceWarning",
         } | options
         lines = [f"{name} = {value}" for name, value in options.items()]
         self.pytester.makeini("\n".join(["[pytest]", *lines]))
@@ -120,7 +124,12 @@ class Project:
         self.pytester.makepyfile(test_it=IMPORTS + dedent(tests))
         if subprocess:
             return self.pytester.runpytest_subprocess(*arguments, timeout=60)
-        return self.pytester.runpytest_inprocess(*arguments)
+        result = self.pytester.runpytest_inprocess(*arguments)
+        # What is left to the collector is not to be found by the tests of this process.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+        return result
 
 
 @pytest.fixture

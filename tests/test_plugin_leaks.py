@@ -28,6 +28,8 @@ class Project:
 
     def ini(self, **options: object) -> None:
         options.setdefault("asyncio_default_fixture_loop_scope", "function")
+        # What sqlite3 says of a connection that is collected, from Python 3.13 on.
+        options.setdefault("filterwarnings", "ignore:unclosed database:ResourceWarning")
         lines = [f"{name} = {value}" for name, value in options.items()]
         self.pytester.makeini("\n".join(["[pytest]", *lines]))
 
