@@ -115,6 +115,7 @@ class Trial:
         try:
             self.look(Base.metadata.create_all)
         except DBAPIError as error:
+            self.harness.dispose(self.observer)
             raise InvalidArgument(
                 f"verify() could not make its table: {describe(error)}. Give the "
                 "sessions a database that may be written to."
