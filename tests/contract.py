@@ -128,7 +128,7 @@ def assert_nothing_left(habitat: Habitat, session: Session, kept: list[str]) -> 
     assert not session.in_transaction()
     # The session of a cancelled request refuses before SQLAlchemy does.
     refusals = (InvalidRequestError, ScopeMisuse)
-    with pytest.raises(refusals, match="permanently closed|request .* was cancelled"):
+    with pytest.raises(refusals, match=r"permanently closed|request .* was cancelled"):
         session.execute(text("SELECT 1"))
     assert_usable(habitat, kept)
 
