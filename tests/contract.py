@@ -22,6 +22,7 @@ from safesession import ScopeMisuse, async_session_scope, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._harness import Body, Harness, InAsyncWith, InTask, InWith
 from safesession.testing._request import InRequest
+from safesession.testing._trial import links_of
 
 OWN_FILES = set(Path(safesession.__file__).parent.glob("*.py"))
 
@@ -110,10 +111,6 @@ class Looks:
         assert all(map(operator.is_, links_of(left), self._links))
         files = {Path(code.co_filename) for code, _ in lines(left.__traceback__)}
         assert files.isdisjoint(OWN_FILES)
-
-
-def links_of(error: BaseException) -> tuple[object, ...]:
-    return error.__cause__, error.__context__, error.__suppress_context__
 
 
 def lines(traceback: TracebackType | None) -> Iterator[tuple[CodeType, int]]:

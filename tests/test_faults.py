@@ -237,9 +237,6 @@ class Bench:
 
     def _opened(self, dbapi_connection: Any, record: Any) -> None:
         self._driver_connections += 1
-        cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA synchronous=OFF")
-        cursor.close()
 
     def _closed(self, dbapi_connection: Any, record: Any) -> None:
         self._driver_connections -= 1

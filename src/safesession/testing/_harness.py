@@ -121,8 +121,6 @@ class InTask(Harness):
         return self.wait_for(session.run_sync(work))
 
     def look(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        if not engine.dialect.is_async:
-            return super().look(engine, work)
         return self.wait_for(look(engine, work))
 
     def dispose(self, engine: Engine) -> None:

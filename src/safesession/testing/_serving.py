@@ -122,9 +122,7 @@ class Serving:
         )
         refused = ((400, endpoint) for endpoint in self._endpoints(refusing))
         for expected, endpoint in (*refused, (422, invalid)):
-            with self._trial.from_scratch() as (out, _):
-                answer = self._answer(endpoint)
-                left = len(out)
+            answer, left = self._served(endpoint)
             if answer.status != expected:
                 found = f"the client is told {answer.status}"
                 yield Finding(11, endpoint.example, found)
@@ -164,9 +162,7 @@ class Serving:
     def _serves_each_kind(self, work: Work) -> Iterator[Finding]:
         kept = frozenset({"row-1"} if work is adding else ())
         for endpoint in (*self._endpoints(work), self._websocket(work)):
-            with self._trial.from_scratch() as (out, _):
-                answer = self._answer(endpoint)
-                left = len(out)
+            answer, left = self._served(endpoint)
             if left:
                 found = "its connection is not back in the pool"
             elif self._trial.rows() != kept:
@@ -231,6 +227,11 @@ class Serving:
 
     def _has_to_commit(self, work: Work) -> bool:
         return work is adding and not self._trial.commits
+
+    def _served(self, endpoint: Endpoint) -> tuple[Answer, int]:
+        """Return the answer, and how many connections it leaves checked out."""
+        with self._trial.from_scratch() as (out, _):
+            return self._answer(endpoint), len(out)
 
     def _answer(self, endpoint: Endpoint, at_start: AtStart | None = None) -> Answer:
         return self._harness.wait_for(

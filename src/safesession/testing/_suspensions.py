@@ -18,7 +18,6 @@ class Interrupted:
     at: int
     # Whether there was a suspension number `at`; if not, the unit was left alone.
     reached: bool
-    in_block: bool
     # How many the block had, if it has ended.
     of_block: int | None
     # Of the whole unit, with those that the interrupt has caused.
@@ -29,6 +28,11 @@ class Interrupted:
     # and what came there instead, if anything was raised.
     error: BaseException | None
     pending: frozenset[Task]
+
+    @property
+    def in_block(self) -> bool:
+        """Tell whether it came before the block had ended."""
+        return self.of_block is None or self.at <= self.of_block
 
     @property
     def faults(self) -> list[str]:
@@ -85,7 +89,6 @@ class Unit:
         return Interrupted(
             at=at,
             reached=reached,
-            in_block=suspensions.of_block is None or at <= suspensions.of_block,
             of_block=suspensions.of_block,
             suspensions=suspensions.count,
             hung=hung,

@@ -21,7 +21,7 @@ from ._harness import Body, Harness
 from ._row import Base, Row
 
 # What is checked out, by the identity of its record, and what was logged.
-Unit = tuple[dict[int, Any], list[logging.LogRecord]]
+Watched = tuple[dict[int, Any], list[logging.LogRecord]]
 
 BEFORE, NEXT = "before", "next"
 
@@ -144,7 +144,7 @@ class Trial:
             if len(faults.injected) < len(named):
                 return None
             if self.harness.keeps_links:
-                seen.links_left = _links(seen.error)
+                seen.links_left = links_of(seen.error)
             seen.checked_out = len(out)
             self._look_at_session(seen)
             seen.rows = self.rows()
@@ -172,7 +172,7 @@ class Trial:
         return frozenset(self.look(texts)) - {BEFORE}
 
     @contextmanager
-    def from_scratch(self) -> Generator[Unit, None, None]:
+    def from_scratch(self) -> Generator[Watched, None, None]:
         """Empty the pool and the table; collect what is out, and what is logged."""
         out: dict[int, Any] = {}
         records: list[logging.LogRecord] = []
@@ -221,7 +221,7 @@ class Trial:
                     session.commit()
             except BaseException as raised:
                 seen.error = raised
-                seen.links = seen.links_left = _links(raised)
+                seen.links = seen.links_left = links_of(raised)
             # Not raised here, as a coroutine would not carry each of them.
             return seen.error
 
@@ -268,7 +268,7 @@ class _Collecting(logging.Handler):
             self._records.append(record)
 
 
-def _links(error: BaseException | None) -> tuple[Any, ...]:
+def links_of(error: BaseException | None) -> tuple[Any, ...]:
     if error is None:
         return ()
     return error.__cause__, error.__context__, error.__suppress_context__
