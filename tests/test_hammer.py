@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from anyio import CancelScope
 from fastapi import Depends, FastAPI, HTTPException
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
@@ -19,7 +19,7 @@ from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._interrupts import OUTLASTS_TWO
 from test_cancellation import LEFT_BY_STATEMENT
-from units import EXHAUSTIVE, Client, do_not_sync
+from units import EXHAUSTIVE, Client
 
 pytestmark = pytest.mark.anyio
 
@@ -154,7 +154,6 @@ async def test_hammer(
     else:
         engine = pooled = make_engine(**SMALL, pool_timeout=30)
         get_session = session_dependency(engine)
-    event.listen(pooled, "connect", do_not_sync)
     hammer = Hammer(app_with(get_session, kind))
     bystanders = asyncio.all_tasks()
     gc.disable()

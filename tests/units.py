@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from apps import ASGIApp, Message
+from conftest import set_pragmas
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._suspensions import Interrupt, Interrupted, Unit
@@ -42,8 +43,7 @@ class Place:
         self.engine = engine
         self.async_engine = async_engine
         self._impatient = create_engine(engine.url, connect_args={"timeout": 0.05})
-        for each in (engine, async_engine.sync_engine, self._impatient):
-            event.listen(each, "connect", do_not_sync)
+        event.listen(self._impatient, "connect", set_pragmas)
 
     async def at_each(
         self, unit: Unit, interrupt: Callable[[], Interrupt], *, first: int = 1
@@ -112,13 +112,6 @@ class Place:
 
     def close(self) -> None:
         self._impatient.dispose()
-
-
-def do_not_sync(dbapi_connection: Any, record: Any) -> None:
-    """Spare the disk, as thousands of short transactions would wait for it."""
-    cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA synchronous=OFF")
-    cursor.close()
 
 
 def forget(engine: Engine) -> None:
