@@ -289,7 +289,8 @@ def check_wheel(session: nox.Session, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         found = {re.sub(r"^[^/]*\.dist-info/", "", name) for name in archive.namelist()}
     sources = (path for path in Path("src").rglob("*") if path.is_file())
-    expected = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"} | {
+    metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    expected = metadata | {
         path.relative_to("src").as_posix()
         for path in sources
         if "__pycache__" not in path.parts
