@@ -7,6 +7,7 @@ until the unit of work runs untouched.
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -200,6 +201,15 @@ def test_signal_in_the_turn_of_a_thread(engine: Engine) -> None:
             assert others.submit(session.close).result(timeout=5) is None
 
 
+@pytest.fixture
+def handles_sigint() -> Iterator[None]:
+    """Have Python handle SIGINT, which a shell makes its background jobs ignore."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("handles_sigint")
 @pytest.mark.parametrize("error", [None, LookupError()], ids=["ends", "raised"])
 def test_ctrl_c_under_asyncio(
     error: BaseException | None, async_engine: AsyncEngine, engine: Engine
