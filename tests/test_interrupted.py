@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from interruptions import CtrlC, Interruption, Position, Signal, hold
 from models import Note, stored
 from safesession import async_session_scope, session_scope
-from safesession._threads import open_guarded
+from safesession._turns import open_guarded
 from safesession.testing._faults import Faults
 
 EXHAUSTIVE = bool(os.environ.get("SAFESESSION_EXHAUSTIVE"))

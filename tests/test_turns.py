@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from models import Note, stored
 from safesession import ScopeMisuse
 from safesession._outcome import Outcome
-from safesession._threads import _GUARD, leave, open_guarded
+from safesession._threads import leave
+from safesession._turns import guard_of, open_guarded
 
 
 def guarded(bind: Any, class_: type[Session] = Session) -> Session:
@@ -70,7 +71,7 @@ def test_statement_has_the_turn_while_it_runs(engine: Engine, name: str) -> None
     seen: list[bool] = []
 
     def look() -> None:
-        with vars(session)[_GUARD].if_free() as free:
+        with guard_of(session).if_free() as free:
             seen.append(free)
 
     def look_from_another_thread(*args: object) -> None:

@@ -19,7 +19,7 @@ from ._opening import SYNC, Opening
 from ._outcome import ExceptionTypes, Outcome, decide, exception_types
 from ._scope import EngineBind, S, SessionmakerBind
 from ._threads import leave as leave_by_thread
-from ._threads import open_guarded
+from ._turns import open_guarded
 from ._unavailable import add_exception_handlers
 from .errors import InvalidArgument, ScopeMisuse
 
