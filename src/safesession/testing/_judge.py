@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from sqlalchemy.exc import IntegrityError
 
 from ._cases import Case, adding, clashing_at_commit, poisoning
-from ._trial import NEXT, Finding, Seen
+from ._trial import Finding, Seen
 
 # The number of a promise, and what was seen.
 Broken = tuple[int, str]
@@ -60,19 +60,12 @@ def _what_is_left_behind(case: Case, seen: Seen) -> Iterator[Broken]:
     elif seen.holds_objects:
         yield 3, "the session is not closed: it holds what it has loaded"
     number = 5 if case.call == "rollback" else 3
-    if seen.found - seen.rows - {NEXT}:
-        yield (
-            number,
-            (
-                "the connection is back with an open transaction: the next unit on it "
-                f"finds {_rows(seen.found - seen.rows)}"
-            ),
-        )
+    if uncommitted := seen.found - seen.rows:
+        found = "the connection is back with an open transaction: the next unit on it "
+        yield number, f"{found}finds {_rows(uncommitted)}"
     elif seen.next_error is not None:
-        yield (
-            number,
-            (f"the next unit on the connection fails by {_name(seen.next_error)}"),
-        )
+        found = f"the next unit on the connection fails by {_name(seen.next_error)}"
+        yield number, found
     if seen.works_after:
         yield 7, "the session takes up work again, and a connection"
     if any(row in seen.told for row in ("row-1", "row-2")):
