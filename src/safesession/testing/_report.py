@@ -78,7 +78,9 @@ class Report:
             ContractBroken: With the report as its message.
         """
         if self.broken:
-            raise ContractBroken(f"{len(self.broken)} promises are broken\n\n{self}")
+            number = len(self.broken)
+            told = f"{number} promise{'s are' if number > 1 else ' is'} broken"
+            raise ContractBroken(f"{told}\n\n{self}")
 
     def __str__(self) -> str:
         return f"{table({'': self})}\n{self.examples()}"
