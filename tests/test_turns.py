@@ -2,13 +2,15 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 import sqlmodel
 from sqlalchemy import Engine, event, select, text
+from sqlalchemy.exc import MultipleResultsFound
 from sqlalchemy.orm import Session, sessionmaker
 
 from models import Note, stored
@@ -64,28 +66,157 @@ def test_call_after_the_exit_of_a_cancelled_request(
         call(session)
 
 
-@pytest.mark.parametrize("name", ["execute", "scalar", "scalars"])
-def test_statement_has_the_turn_while_it_runs(engine: Engine, name: str) -> None:
-    """No other thread uses the session while a statement of it is at the database."""
+READINGS: dict[str, Callable[[Any], object]] = {
+    "next": lambda result: next(result),
+    "iter": lambda result: list(iter(result)),
+    "all": lambda result: result.all(),
+    "fetchone": lambda result: result.fetchone(),
+    "fetchmany": lambda result: result.fetchmany(2),
+    "fetchall": lambda result: result.fetchall(),
+    "first": lambda result: result.first(),
+    "one": lambda result: result.one(),
+    "one_or_none": lambda result: result.one_or_none(),
+    "scalar": lambda result: result.scalar(),
+    "scalar_one": lambda result: result.scalar_one(),
+    "scalar_one_or_none": lambda result: result.scalar_one_or_none(),
+    "partitions": lambda result: list(result.partitions(1)),
+    "freeze": lambda result: result.freeze(),
+    "of scalars": lambda result: result.scalars().all(),
+    "of mappings": lambda result: result.mappings().all(),
+    "of columns": lambda result: result.columns(0).all(),
+    "of unique": lambda result: result.unique().all(),
+    "of scalars, unique": lambda result: result.scalars().unique().all(),
+    "of merge": lambda result: result.merge().all(),
+    "of yield_per": lambda result: list(result.yield_per(1)),
+}
+each_reading = pytest.mark.parametrize("read", READINGS.values(), ids=READINGS)
+
+
+@each_reading
+def test_reading_after_the_exit_of_a_cancelled_request(
+    engine: Engine, read: Callable[[Any], object]
+) -> None:
+    """A result that is open still reads no more from a connection given back."""
     session = guarded(engine)
-    seen: list[bool] = []
+    result = session.execute(text("SELECT 1 UNION SELECT 2"))
+    end_of_cancelled_request(session)
 
-    def look() -> None:
-        with guard_of(session).if_free() as free:
-            seen.append(free)
+    with pytest.raises(ScopeMisuse, match="was cancelled"):
+        read(result)
 
-    def look_from_another_thread(*args: object) -> None:
+
+def test_closing_a_result_after_the_exit_of_a_cancelled_request(engine: Engine) -> None:
+    """Its cursor went with the session."""
+    session = guarded(engine)
+    result = session.execute(text("SELECT 1 UNION SELECT 2"))
+    end_of_cancelled_request(session)
+
+    with pytest.raises(ScopeMisuse, match="was cancelled"):
+        result.close()
+
+
+def test_rest_of_an_iteration_after_the_exit_of_a_cancelled_request(
+    engine: Engine,
+) -> None:
+    """Nor does one that is being read."""
+    session = guarded(engine)
+    rows = iter(session.scalars(text("SELECT 1 UNION SELECT 2")))
+    first = next(rows)
+    end_of_cancelled_request(session)
+
+    with pytest.raises(ScopeMisuse, match="was cancelled"):
+        next(rows)
+    assert first == 1
+
+
+@pytest.fixture
+def looks(engine: Engine) -> Iterator[Callable[[Session], list[bool]]]:
+    """Return what has another thread tell, at each statement and row, whose turn it is.
+
+    SQL calls it as look(), whose value is 1.
+    """
+    look: Callable[[], object] = object
+
+    def look_from_another_thread(*args: object) -> int:
         thread = Thread(target=look)
         thread.start()
         thread.join()
+        return 1
 
-    look_from_another_thread()
+    def define(dbapi_connection: Any, record: object) -> None:
+        dbapi_connection.create_function("look", 0, look_from_another_thread)
+
+    def looks_at(session: Session) -> list[bool]:
+        nonlocal look
+        seen: list[bool] = []
+
+        def look() -> None:
+            with guard_of(session).if_free() as free:
+                seen.append(free)
+
+        look_from_another_thread()
+        return seen
+
+    engine.dispose()
+    event.listen(engine, "connect", define)
     event.listen(engine, "before_cursor_execute", look_from_another_thread)
+    return looks_at
+
+
+@pytest.mark.parametrize(
+    "class_, name",
+    [
+        (Session, "execute"),
+        (Session, "scalar"),
+        (Session, "scalars"),
+        (sqlmodel.Session, "exec"),
+    ],
+)
+def test_statement_has_the_turn_while_it_runs(
+    engine: Engine,
+    looks: Callable[[Session], list[bool]],
+    class_: type[Session],
+    name: str,
+) -> None:
+    """No other thread uses the session while a statement of it is at the database."""
+    session = guarded(engine, class_)
+    seen = looks(session)
     getattr(session, name)(text("SELECT 1"))
-    look_from_another_thread()
+    seen += looks(session)
     session.close()
 
     assert [True, False, True] == seen
+
+
+@each_reading
+def test_reading_has_the_turn(
+    engine: Engine,
+    looks: Callable[[Session], list[bool]],
+    read: Callable[[Any], object],
+) -> None:
+    """Nor while it reads on in a result."""
+    session = guarded(engine)
+    seen = looks(session)
+    # The driver has the first row when the statement has run.
+    result = session.execute(text("SELECT look() WHERE look() UNION ALL SELECT look()"))
+    del seen[:]
+    with suppress(MultipleResultsFound):
+        read(result)
+    result.close()
+    session.close()
+
+    assert seen
+    assert not any(seen)
+
+
+def test_no_turn_between_two_rows(
+    engine: Engine, looks: Callable[[Session], list[bool]]
+) -> None:
+    """A slow reader holds up no exit."""
+    session = guarded(engine)
+    for _ in session.execute(text("SELECT 1 UNION SELECT 2")):
+        assert looks(session) == [True]
+    session.close()
 
 
 @pytest.mark.parametrize("begin", ["begin", "begin_nested"])

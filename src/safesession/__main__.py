@@ -85,9 +85,9 @@ def _verify(asked: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> Any:
-    module, colon, attribute = name.partition(":")
+    module, _, attribute = name.partition(":")
     try:
-        if not (module and colon):
+        if not (module and attribute):
             raise ImportError("it names no module and what is in it")
         found: Any = import_module(module)
         for part in attribute.split("."):

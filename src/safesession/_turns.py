@@ -5,12 +5,13 @@ in its hands, while the exit wants to end it. So what a session does and its exi
 for each other, and after the exit of a cancelled request the session refuses.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
 from threading import RLock
 from typing import Any
 
+from sqlalchemy.engine import FilterResult, Result
 from sqlalchemy.orm import Session
 
 from .errors import ScopeMisuse
@@ -32,9 +33,29 @@ _CALLS = (
     "scalar",
     "scalars",
 )
-# or within one of these on what these return.
+# or within one of these on what these return,
 _BEGINNINGS = ("begin", "begin_nested")
 _CALLS_OF_TRANSACTION = ("close", "commit", "prepare", "rollback")
+# or on a result, where the methods of the second kind read with each step.
+_CALLS_OF_RESULT = (
+    "__next__",
+    "all",
+    "close",
+    "fetchall",
+    "fetchmany",
+    "fetchone",
+    "first",
+    "freeze",
+    "mappings",
+    "merge",
+    "one",
+    "one_or_none",
+    "scalar",
+    "scalar_one",
+    "scalar_one_or_none",
+    "scalars",
+)
+_ITERATIONS_OF_RESULT = ("__iter__", "partitions")
 
 _GUARD = "_safesession_guard"
 
@@ -49,15 +70,30 @@ class Guard:
         self._ended = False
 
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the session, or of its transaction, in turn."""
+        """Call what uses the session in turn, and have a result it returns do so."""
         with self.turn:
             if self._ended:
-                raise ScopeMisuse(
-                    "The request that this session belongs to was cancelled, and the "
-                    "session has ended with it. Work that is to outlive its request "
-                    "needs a session_scope() of its own."
-                )
-            return method(*args, **kwargs)
+                raise _refusal()
+            returned = method(*args, **kwargs)
+        if isinstance(returned, (Result, FilterResult)):
+            cls: Any = type(returned)
+            if _GUARD not in vars(returned):
+                returned.__class__ = _result_class(cls)
+                vars(returned)[_GUARD] = self
+        return returned
+
+    def steps(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Take each step of an iterator in turn, and leave the turn to others after."""
+        turn = self.turn
+        # call() at each step would take as long as reading a row does.
+        while True:
+            with turn:
+                if self._ended:
+                    raise _refusal()
+                step = next(iterator, turn)
+            if step is turn:
+                return
+            yield step
 
     @contextmanager
     def if_free(self) -> Generator[bool, None, None]:
@@ -74,40 +110,37 @@ class Guard:
         self._ended = True
 
 
+def _refusal() -> ScopeMisuse:
+    return ScopeMisuse(
+        "The request that this session belongs to was cancelled, and the session has "
+        "ended with it. Work that is to outlive its request needs a session_scope() "
+        "of its own."
+    )
+
+
 def open_guarded(open_session: Callable[[], Session | None]) -> Session | None:
     """Open a session whose calls wait for each other."""
     session = open_session()
     if session is not None:
         cls: Any = type(session)
-        session.__class__ = _guarded_class(cls)
+        session.__class__ = _session_class(cls)
         vars(session)[_GUARD] = Guard()
     return session
 
 
-def guard_of(session: Session) -> Guard:
-    """Return the guard of a session that `open_guarded` has opened."""
+def guard_of(session: Any) -> Guard:
+    """Return the guard of a session opened by `open_guarded`, or of a result of it."""
     guard: Guard = vars(session)[_GUARD]
     return guard
 
 
-# Bounded, as a service may make a sessionmaker, and so a class, for each request.
-@lru_cache(maxsize=128)
-def _guarded_class(cls: type[Session]) -> type[Session]:
-    members: dict[str, Any] = {"__module__": cls.__module__}
-    for name in _CALLS:
-        members[name] = _in_turn(getattr(cls, name))
-    for name in _BEGINNINGS:
-        members[name] = _in_turn(_guarding_transaction(getattr(cls, name)))
-    return type(cls.__name__, (cls,), members)
-
-
 def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a method of a session wait for its turn."""
+    """Have a method wait for its turn."""
 
     @wraps(method)
-    def call(session: Session, *args: Any, **kwargs: Any) -> Any:
-        guard = guard_of(session)
-        return guard.call(method, session, *args, **kwargs)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        guard: Guard = vars(self)[_GUARD]
+        return guard.call(method, self, *args, **kwargs)
 
     return call
 
@@ -125,3 +158,50 @@ def _guarding_transaction(begin: Callable[..., Any]) -> Callable[..., Any]:
         return transaction
 
     return call
+
+
+def _step_by_step(iterate: Callable[..., Any]) -> Callable[..., Any]:
+    """Have each step of an iteration wait for its turn."""
+
+    @wraps(iterate)
+    def steps(result: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return guard_of(result).steps(iterate(result, *args, **kwargs))
+
+    return steps
+
+
+def _methods_in_turn(cls: type, names: Iterable[str]) -> dict[str, Any]:
+    return {name: _in_turn(getattr(cls, name)) for name in names if hasattr(cls, name)}
+
+
+# Made a base of the session's class and not derived from it: so what a method of that
+# class calls by super() is in turn too.
+_InTurn: Any = type(
+    "_InTurn",
+    (Session,),
+    {
+        **_methods_in_turn(Session, _CALLS),
+        **{
+            name: _in_turn(_guarding_transaction(getattr(Session, name)))
+            for name in _BEGINNINGS
+        },
+    },
+)
+
+
+# Bounded, as a service may make a sessionmaker, and so a class, for each request.
+@lru_cache(maxsize=128)
+def _session_class(cls: type[Session]) -> type[Session]:
+    bases = (_InTurn,) if cls is Session else (cls, _InTurn)
+    return type(cls.__name__, bases, {"__module__": cls.__module__})
+
+
+@lru_cache(maxsize=128)
+def _result_class(cls: type) -> type:
+    members = {
+        "__module__": cls.__module__,
+        "__slots__": (),
+        **_methods_in_turn(cls, _CALLS_OF_RESULT),
+        **{name: _step_by_step(getattr(cls, name)) for name in _ITERATIONS_OF_RESULT},
+    }
+    return type(cls.__name__, (cls,), members)
