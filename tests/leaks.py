@@ -5,6 +5,7 @@ import asyncio
 import gc
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
 from safesession import async_session_scope, session_scope
+from safesession.testing._faults import Faults
 
 path = Path(__file__).with_name("test.db")
 engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, pool_timeout=1)
@@ -248,8 +250,12 @@ CLEAN = {
         """,
     "detached_beside_another": """
         static = create_engine("sqlite://", poolclass=StaticPool)
-        with static.connect(), static.connect() as second:
-            second.detach()
+        first, second = static.connect(), static.connect()
+        second.detach()
+        first.close()
+        second.close()
+        del first
+        gc.collect()
         """,
     "end_interrupted": """
         null = create_engine(f"sqlite:///{path}", poolclass=NullPool)
@@ -264,6 +270,13 @@ CLEAN = {
             session.close()
         del session
         gc.collect()
+        """,
+    "closing_interrupted": """
+        null = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+        connection = null.connect()
+        with Faults(null, {"close": KeyboardInterrupt()}), suppress(KeyboardInterrupt):
+            connection.close()
+        kept.append(connection)
         """,
     "collected_when_closed": """
         for _ in range(3):

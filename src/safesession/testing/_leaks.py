@@ -159,6 +159,7 @@ class Watch:
         listeners: list[tuple[Any, str, Any]] = [
             (Pool, "checkout", self._checked_out),
             (Pool, "checkin", self._checked_in),
+            (Pool, "close", self._closed),
             (Pool, "detach", self._was_detached),
             (Pool, "close_detached", self._detached_closed),
             (Session, "after_transaction_create", self._began),
@@ -221,6 +222,12 @@ class Watch:
                 opened.returned = True
         self._closings.put(None)
 
+    def _closed(self, driver: object, entry: ConnectionPoolEntry) -> None:
+        # By a pool that does not keep it. What closing raises leaves the proxy valid.
+        match self._by_entry.get(entry):
+            case [opened] if opened.returned:
+                del self._by_entry[entry]
+
     def _was_detached(self, driver: object, entry: ConnectionPoolEntry) -> None:
         # By its user; the garbage collector detaches connections too.
         for opened in list(self._by_entry.get(entry, ())):
@@ -228,6 +235,8 @@ class Watch:
             if proxy is not None and proxy.is_detached:
                 self._by_entry[entry].remove(opened)
                 self._detached.append(opened)
+        # The entry is in the pool again, without the event.
+        self._checked_in(driver, entry)
 
     def _detached_closed(self, driver: object) -> None:
         for opened in self._detached:
