@@ -149,6 +149,7 @@ def parts(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]
 
 
+@pytest.mark.allow_session_leaks(reason="the usual factories leak")
 def test_documented_table_is_what_the_command_prints(
     factories: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

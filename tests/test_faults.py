@@ -471,6 +471,7 @@ def test_every_pair_of_calls_fails(
                 bench.run(unit, {n: first(), m: second()})
 
 
+@pytest.mark.allow_session_leaks(reason="SQLAlchemy loses them")
 def test_what_sqlalchemy_loses_is_lost_without_a_scope_too() -> None:
     """An interrupt while the pool invalidates what it could not reset loses the place.
 
@@ -481,6 +482,7 @@ def test_what_sqlalchemy_loses_is_lost_without_a_scope_too() -> None:
     assert not (OLD_POOL and sqlalchemy.__version__.startswith("2.1"))
 
 
+@pytest.mark.allow_session_leaks(reason="the hook keeps it from the pool")
 @pytest.mark.parametrize("always", [False, True])
 def test_hook_that_fails_on_checkin_is_told_honestly(
     engine: Engine, always: bool
