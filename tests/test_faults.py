@@ -471,7 +471,6 @@ def test_every_pair_of_calls_fails(
                 bench.run(unit, {n: first(), m: second()})
 
 
-@pytest.mark.allow_session_leaks(reason="SQLAlchemy loses them")
 def test_what_sqlalchemy_loses_is_lost_without_a_scope_too() -> None:
     """An interrupt while the pool invalidates what it could not reset loses the place.
 

@@ -240,13 +240,14 @@ def _do_nothing() -> None:
 def loses_connections(faults: Mapping[int | str, BaseException | Fault]) -> bool:
     """Tell whether SQLAlchemy's own Session leaves a connection out of the pool."""
     engine = create_engine("sqlite://", poolclass=QueuePool)
-    opened: list[Any] = []
-    event.listen(engine, "connect", lambda *args: opened.append(args[0]))
+    proxies: list[Any] = []
+    event.listen(engine, "checkout", lambda *args: proxies.append(args[2]))
     with suppress(BaseException), Faults(engine, faults), Session(engine) as session:
         session.connection()
     pool: Any = engine.pool
     lost: bool = pool.checkedout() > 0
+    for proxy in proxies:
+        if proxy.is_valid:
+            proxy.invalidate()
     engine.dispose()
-    for driver_connection in opened:
-        driver_connection.close()
     return lost
