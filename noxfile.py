@@ -263,8 +263,8 @@ def install_package(
 def run_tests(session: nox.Session, *pins: str) -> None:
     """Run the tests with these, and measure the coverage on one Python."""
     install_package(session, *pins, *group("tests"))
-    # It takes as long as the tests themselves. With SQLAlchemy 2.0 coverage's tracer can
-    # spin for ever on Python 3.11, where a greenlet is collected.
+    # It takes as long as the tests themselves; with SQLAlchemy 2.0 on Python 3.11 the
+    # tracer can spin for ever.
     if session.python == THIS_PYTHON and SQLALCHEMY["2.1"] in pins:
         run_covered(session, *session.posargs)
     else:
