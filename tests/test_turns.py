@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlmodel
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, ScalarResult, event, select, text
 from sqlalchemy.exc import MultipleResultsFound
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
 from models import Note, stored
 from safesession import ScopeMisuse
@@ -207,6 +207,25 @@ def test_reading_has_the_turn(
 
     assert seen
     assert not any(seen)
+
+
+def test_result_that_a_hook_hands_on_has_the_turn_once(engine: Engine) -> None:
+    """A hook may run the statement itself, by a call that is in turn already."""
+    session = guarded(engine)
+    inner: list[Any] = []
+
+    def run(state: ORMExecuteState) -> Any:
+        inner.append(state.session.scalars(text("SELECT 1 UNION SELECT 2")))
+        return inner[0]
+
+    event.listen(session, "do_orm_execute", run, once=True, retval=True)
+    result = session.execute(select(Note))
+
+    assert result is inner[0]
+    assert type(result).__mro__.count(ScalarResult) == 1
+    assert type(result).__mro__[1] is ScalarResult
+    assert [1, 2] == result.all()
+    session.close()
 
 
 def test_no_turn_between_two_rows(

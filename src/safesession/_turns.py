@@ -75,12 +75,16 @@ class Guard:
             if self._ended:
                 raise _refusal()
             returned = method(*args, **kwargs)
-        if isinstance(returned, (Result, FilterResult)):
-            cls: Any = type(returned)
-            if _GUARD not in vars(returned):
-                returned.__class__ = _result_class(cls)
-                vars(returned)[_GUARD] = self
+        if isinstance(returned, (Result, FilterResult)) and _GUARD not in vars(
+            returned
+        ):
+            self.put_in_turn(returned, _result_class)
         return returned
+
+    def put_in_turn(self, user: Any, class_of: Callable[[Any], type]) -> None:
+        """Have the methods of a session, or of a result of it, be called in turn."""
+        user.__class__ = class_of(type(user))
+        vars(user)[_GUARD] = self
 
     def steps(self, iterator: Iterator[Any]) -> Iterator[Any]:
         """Take each step of an iterator in turn, and leave the turn to others after."""
@@ -122,9 +126,7 @@ def open_guarded(open_session: Callable[[], Session | None]) -> Session | None:
     """Open a session whose calls wait for each other."""
     session = open_session()
     if session is not None:
-        cls: Any = type(session)
-        session.__class__ = _session_class(cls)
-        vars(session)[_GUARD] = Guard()
+        Guard().put_in_turn(session, _session_class)
     return session
 
 
@@ -139,8 +141,7 @@ def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        guard: Guard = vars(self)[_GUARD]
-        return guard.call(method, self, *args, **kwargs)
+        return guard_of(self).call(method, self, *args, **kwargs)
 
     return call
 
