@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safesession.__main__ import main
+from test_command import status_of
 
 HELP = """\
 usage: safesession [-h] COMMAND ...
@@ -58,11 +58,7 @@ def run(
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
 
     def run(*arguments: str) -> tuple[object, str, str]:
-        try:
-            status: object = main(arguments)
-        except SystemExit as left:
-            status = left.code
-        return status, *capsys.readouterr()
+        return status_of(*arguments), *capsys.readouterr()
 
     return run
 

@@ -142,26 +142,17 @@ BROKEN: list[tuple[Case, Seen, tuple[int, str]]] = [
     (
         Case(flushing, ValueError),
         seen(**RAISED, found=OK, next_error=OTHER),
-        (
-            3,
-            f"{FOUND} finds the row 'row-1'",
-        ),
+        (3, f"{FOUND} finds the row 'row-1'"),
     ),
     (
         RESET,
         seen(FAILURE, rows=OK, found=BOTH),
-        (
-            3,
-            f"{FOUND} finds the row 'row-2'",
-        ),
+        (3, f"{FOUND} finds the row 'row-2'"),
     ),
     (
         Case(nothing),
         seen(next_error=OTHER),
-        (
-            3,
-            f"{FAILS} RuntimeError: generator didn't stop",
-        ),
+        (3, f"{FAILS} RuntimeError: generator didn't stop"),
     ),
     (
         COMMIT,
@@ -199,10 +190,7 @@ BROKEN: list[tuple[Case, Seen, tuple[int, str]]] = [
     (
         ROLLBACK,
         seen(FAILURE, **RAISED, found=OK),
-        (
-            5,
-            f"{FOUND} finds the row 'row-1'",
-        ),
+        (5, f"{FOUND} finds the row 'row-1'"),
     ),
     (
         ROLLBACK,
