@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -114,6 +115,20 @@ def factories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Modul
     yield factories
     factories.engine.dispose()
     del sys.modules["factories"]
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect what the tests of a project have left, for those here not to find it.
+
+    Asked for before `pytester`, which keeps those tests until its own end.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # A connection that is collected goes back to its pool, which is garbage then.
+        gc.collect()
+        gc.collect()
 
 
 def set_pragmas(dbapi_connection: Any, record: Any) -> None:

@@ -1,10 +1,8 @@
 """The pytest plugin's sessions commit, and nothing of it is left after the test."""
 
-import gc
-import warnings
-from textwrap import dedent
-
 import pytest
+
+from projects import Project
 
 pytest_plugins = ["pytester"]
 
@@ -66,8 +64,7 @@ def nothing_is_left():
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-"""
-BINDS = """
+
 
 @pytest.fixture(scope="session")
 def safesession_bind():
@@ -99,42 +96,9 @@ from safesession.fastapi import async_session_dependency, session_dependency
 """
 
 
-class Project:
-    """A project with one database, in which pytest is run."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        self.ini()
-
-    def ini(self, **options: object) -> None:
-        options = {
-            "asyncio_default_fixture_loop_scope": "function",
-            "no_session_leaks": "true",
-            # What sqlite3 says of a connection that is collected, from Python 3.13 on.
-            "filterwarnings": "ignore:unclosed database:ResourceWarning",
-        } | options
-        lines = [f"{name} = {value}" for name, value in options.items()]
-        self.pytester.makeini("\n".join(["[pytest]", *lines]))
-
-    def run(
-        self, tests: str, *arguments: str, binds: str = BINDS, subprocess: bool = False
-    ) -> pytest.RunResult:
-        """Run tests in this process, where coverage sees the plugin."""
-        self.pytester.makeconftest(CONFTEST + dedent(binds))
-        self.pytester.makepyfile(test_it=IMPORTS + dedent(tests))
-        if subprocess:
-            return self.pytester.runpytest_subprocess(*arguments, timeout=60)
-        result = self.pytester.runpytest_inprocess(*arguments)
-        # What is left to the collector is not to be found by the tests of this process.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gc.collect()
-        return result
-
-
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
-    return Project(pytester)
+def project(collected: None, pytester: pytest.Pytester) -> Project:
+    return Project(pytester, IMPORTS, CONFTEST)
 
 
 def test_session(project: Project) -> None:
@@ -427,7 +391,7 @@ def test_no_bind(project: Project) -> None:
         async def test_async(async_joined_session):
             pass
         """,
-        binds="",
+        binds="del safesession_bind, safesession_async_bind",
     )
 
     result.assert_outcomes(errors=2)

@@ -1,7 +1,5 @@
 """The pytest plugin fails a test that leaks, and names the line that opened it."""
 
-import gc
-import warnings
 from textwrap import dedent
 
 import pytest
@@ -9,6 +7,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from leaks import CLEAN, LEAKS, PREAMBLE, SESSIONS
+from projects import Project
 
 pytest_plugins = ["pytester"]
 
@@ -19,31 +18,6 @@ ADVICE = (
 
 
 leaking = pytest.mark.allow_session_leaks(reason="the test within leaks")
-
-
-class Project:
-    """A project with one test module, in which pytest is run."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        self.ini(no_session_leaks=True)
-
-    def ini(self, **options: object) -> None:
-        options.setdefault("asyncio_default_fixture_loop_scope", "function")
-        # What sqlite3 says of a connection that is collected, from Python 3.13 on.
-        options.setdefault("filterwarnings", "ignore:unclosed database:ResourceWarning")
-        lines = [f"{name} = {value}" for name, value in options.items()]
-        self.pytester.makeini("\n".join(["[pytest]", *lines]))
-
-    def run(self, tests: str, *arguments: str) -> pytest.RunResult:
-        """Run tests in this process, where coverage sees the plugin."""
-        self.pytester.makepyfile(test_it=PREAMBLE + dedent(tests))
-        result = self.pytester.runpytest_inprocess(*arguments)
-        # What the tests have leaked is not to be found by those of this process.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gc.collect()
-        return result
 
 
 def line_of(tests: str, mark: str = "# here") -> int:
@@ -59,8 +33,8 @@ def listening() -> tuple[int, int]:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
-    return Project(pytester)
+def project(collected: None, pytester: pytest.Pytester) -> Project:
+    return Project(pytester, PREAMBLE)
 
 
 @leaking
@@ -496,21 +470,18 @@ def test_failing_setup(project: Project) -> None:
 
 def test_xdist(project: Project) -> None:
     """Each worker of pytest-xdist watches its own tests."""
-    project.pytester.makepyfile(
-        test_it=PREAMBLE
-        + dedent(
-            """
-            many = create_engine(f"sqlite:///{path}")
+    result = project.run(
+        """
+        many = create_engine(f"sqlite:///{path}")
 
-            @pytest.mark.parametrize("number", range(6))
-            def test(number):
-                if number % 2:
-                    kept.append(many.connect())
-            """
-        )
+        @pytest.mark.parametrize("number", range(6))
+        def test(number):
+            if number % 2:
+                kept.append(many.connect())
+        """,
+        *("-n", "2"),
+        subprocess=True,
     )
-
-    result = project.pytester.runpytest_subprocess("-n", "2", timeout=60)
 
     result.assert_outcomes(passed=6, errors=3)
     result.stdout.fnmatch_lines(["*test_it.py:*: test() checked out a connection"])

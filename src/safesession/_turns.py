@@ -56,6 +56,7 @@ _CALLS_OF_RESULT = (
     "scalars",
 )
 _ITERATIONS_OF_RESULT = ("__iter__", "partitions")
+_RESULTS: tuple[type[Any], ...] = (Result, FilterResult)
 
 _GUARD = "_safesession_guard"
 
@@ -75,9 +76,7 @@ class Guard:
             if self._ended:
                 raise _refusal()
             returned = method(*args, **kwargs)
-        if isinstance(returned, (Result, FilterResult)) and _GUARD not in vars(
-            returned
-        ):
+        if isinstance(returned, _RESULTS) and _GUARD not in vars(returned):
             self.put_in_turn(returned, _result_class)
         return returned
 
@@ -132,8 +131,7 @@ def open_guarded(open_session: Callable[[], Session | None]) -> Session | None:
 
 def guard_of(session: Any) -> Guard:
     """Return the guard of a session opened by `open_guarded`, or of a result of it."""
-    guard: Guard = vars(session)[_GUARD]
-    return guard
+    return vars(session)[_GUARD]  # type: ignore[no-any-return]
 
 
 def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -224,9 +224,9 @@ class Watch:
 
     def _closed(self, driver: object, entry: ConnectionPoolEntry) -> None:
         # By a pool that does not keep it. What closing raises leaves the proxy valid.
-        match self._by_entry.get(entry):
-            case [opened] if opened.returned:
-                del self._by_entry[entry]
+        opened = self._by_entry.get(entry, [])
+        if len(opened) == 1 and opened[0].returned:
+            del self._by_entry[entry]
 
     def _was_detached(self, driver: object, entry: ConnectionPoolEntry) -> None:
         # By its user; the garbage collector detaches connections too.
