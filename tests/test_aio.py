@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from models import Note, Reply, stored
 from safesession import EngineNotConfigured, ScopeMisuse, async_session_scope
-from safesession._cleanup import _Once
+from safesession._cleanup import Once
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
 def test_ending_is_carried_out_once() -> None:
     """Whoever comes second finds the ending done."""
     done: list[str] = []
-    once = _Once(lambda: done.append("done"))
+    once = Once(lambda: done.append("done"))
 
     once()
     once()

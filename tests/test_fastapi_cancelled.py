@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from apps import get
 from models import Note, stored
-from safesession import ScopeMisuse, _threads, session_scope
+from safesession import ScopeMisuse, _cleanup, session_scope
 from safesession.fastapi import session_dependency
 from test_aio import callbacks_while_settling, settle
 from test_fastapi_threads import hold_commits
@@ -80,8 +80,8 @@ def exit_begun(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         begun.set()
         return original(*args)
 
-    original = _threads.finish
-    monkeypatch.setattr(_threads, "finish", finish)
+    original = _cleanup.finish
+    monkeypatch.setattr(_cleanup, "finish", finish)
     return begun
 
 

@@ -15,8 +15,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
 from models import Note, stored
 from safesession import ScopeMisuse
-from safesession._outcome import Outcome
-from safesession._threads import leave
+from safesession._threads import ThreadExit
 from safesession._turns import guard_of, open_guarded
 
 
@@ -27,7 +26,7 @@ def guarded(bind: Any, class_: type[Session] = Session) -> Session:
 
 
 def end_of_cancelled_request(session: Session) -> None:
-    asyncio.run(leave(session, Outcome.ROLLBACK, asyncio.CancelledError()))
+    asyncio.run(ThreadExit(session, ()).leave(asyncio.CancelledError()))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +150,9 @@ def looks(engine: Engine) -> Iterator[Callable[[Session], list[bool]]]:
         seen: list[bool] = []
 
         def look() -> None:
-            with guard_of(session).if_free() as free:
-                seen.append(free)
+            guard = guard_of(session)
+            seen.append(guard.turn.acquire(blocking=False))
+            guard.give_back()
 
         look_from_another_thread()
         return seen
@@ -268,7 +268,7 @@ def test_cancellation_of_an_exit_has_the_exception_as_its_context(
     event.listen(engine, "rollback", stall)
 
     async def cancelled() -> BaseException:
-        task = asyncio.create_task(leave(session, Outcome.ROLLBACK, error))
+        task = asyncio.create_task(ThreadExit(session, ()).leave(error))
         assert await asyncio.to_thread(begun.wait, 10)
         task.cancel()
         go_on.set()

@@ -1,7 +1,6 @@
 """`async_session_scope`."""
 
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -13,10 +12,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import SessionTransaction
 
-from ._cleanup import run_to_end
-from ._finish import finish, needs_io, raise_in_place
+from ._cleanup import Exit
 from ._opening import Flavour, begin_savepoint
-from ._outcome import ExceptionTypes, Outcome, decide
+from ._outcome import ExceptionTypes
 from ._scope import Scope, T
 
 AS = TypeVar("AS", bound=AsyncSession)
@@ -80,7 +78,7 @@ class async_session_scope(Scope[T]):
     .. versionadded:: 0.1
     """
 
-    __slots__ = ()
+    __slots__ = ("_exit",)
 
     _flavour = ASYNC
 
@@ -143,6 +141,7 @@ class async_session_scope(Scope[T]):
         missing_ok: bool = False,
     ) -> None:
         super().__init__(bind, class_, commit_on, missing_ok)
+        self._exit: AsyncExit | None = None
 
     async def __aenter__(self) -> T:
         if self._enter():
@@ -156,27 +155,35 @@ class async_session_scope(Scope[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            await self._leave(error)
+        except BaseException as raised:
+            if self._phase == "entered":
+                await self._leave(raised)
+            raise
+
+    async def _leave(self, error: BaseException | None) -> None:
         session = self._entered()
-        self._left()
         if session is not None:
-            outcome = decide(error, self._commit_on)
-            await leave(session, outcome, error, self._savepoint)
+            if self._exit is None:
+                self._exit = AsyncExit(session, self._commit_on, self._savepoint)
+            await self._exit.leave(error)
+        self._left()
 
 
-async def leave(
-    session: AsyncSession,
-    outcome: Outcome,
-    error: BaseException | None,
-    savepoint: SessionTransaction | None = None,
-) -> None:
-    """Finish the session, and raise what is to leave in place of `error`, if any."""
-    ending = partial(finish, session.sync_session, savepoint, outcome, error)
-    if savepoint is None and not needs_io(session.sync_session, outcome):
-        failure = ending()
-    else:
-        failure = await run_to_end(ending, partial(_in_greenlet, session), error)
-    raise_in_place(failure)
+class AsyncExit(Exit):
+    """The exit of an async session."""
 
+    __slots__ = ("_async_session",)
 
-async def _in_greenlet(session: AsyncSession, work: Callable[[], None]) -> None:
-    await session.run_sync(lambda _: work())
+    def __init__(
+        self,
+        session: AsyncSession,
+        commit_on: tuple[type[BaseException], ...],
+        savepoint: SessionTransaction | None = None,
+    ) -> None:
+        super().__init__(session.sync_session, commit_on, savepoint)
+        self._async_session = session
+
+    async def _where_it_waits(self, work: Callable[[], None]) -> None:
+        await self._async_session.run_sync(lambda _: work())

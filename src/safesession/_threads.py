@@ -4,40 +4,42 @@ from asyncio import CancelledError
 from collections.abc import Callable
 
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy.orm import Session
 
-from ._cleanup import run_to_end
-from ._finish import finish, needs_io, raise_in_place
+from ._cleanup import Exit, Once
 from ._outcome import Outcome
 from ._turns import guard_of
 
 
-async def leave(
-    session: Session, outcome: Outcome, error: BaseException | None
-) -> None:
-    """Finish the session, and raise what is to leave in place of `error`, if any."""
-    guard = guard_of(session)
+class ThreadExit(Exit):
+    """The exit of a session that is held in turn."""
 
-    def ending() -> BaseException | None:
+    __slots__ = ()
+
+    def _finish(
+        self, outcome: Outcome, error: BaseException | None
+    ) -> BaseException | None:
+        guard = guard_of(self._session)
         with guard.turn:
-            failure = finish(session, None, outcome, error)
+            failure = super()._finish(outcome, error)
             if issubclass(type(error), CancelledError):
                 guard.end()
         return failure
 
-    with guard.if_free() as free:
-        here = free and not needs_io(session, outcome)
-        failure = ending() if here else None
-    if not here:
-        failure = await run_to_end(ending, _in_thread, error)
-    raise_in_place(failure)
+    def _try_at_once(self, once: Once, outcome: Outcome) -> None:
+        guard = guard_of(self._session)
+        try:
+            if guard.turn.acquire(blocking=False):
+                super()._try_at_once(once, outcome)
+        finally:
+            guard.give_back()
 
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    # A limiter of its own: the requests that wait for this session's connection may
-    # hold every slot of the default one.
-    try:
-        await to_thread.run_sync(work, limiter=CapacityLimiter(1))
-    except RuntimeError:
-        # No thread can be started; holding up the loop is better than a leak.
-        work()
+    async def _where_it_waits(self, work: Callable[[], None]) -> None:
+        # What a KeyboardInterrupt has kept this thread from giving back.
+        guard_of(self._session).give_back()
+        # A limiter of its own: the requests that wait for this session's connection may
+        # hold every slot of the default one.
+        try:
+            await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+        except RuntimeError:
+            # No thread can be started; holding up the loop is better than a leak.
+            work()

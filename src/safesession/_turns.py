@@ -5,8 +5,8 @@ in its hands, while the exit wants to end it. So what a session does and its exi
 for each other, and after the exit of a cancelled request the session refuses.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial, wraps
 from threading import RLock
 from typing import Any
@@ -98,14 +98,10 @@ class Guard:
                 return
             yield step
 
-    @contextmanager
-    def if_free(self) -> Generator[bool, None, None]:
-        """Take the turn if no other thread has it; tell whether that is so."""
-        free = self.turn.acquire(blocking=False)
-        try:
-            yield free
-        finally:
-            if free:
+    def give_back(self) -> None:
+        """Release the turn, as often as this thread has taken it."""
+        with suppress(RuntimeError):
+            while True:
                 self.turn.release()
 
     def end(self) -> None:

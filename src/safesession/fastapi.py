@@ -3,7 +3,7 @@
 Needs the extra ``safesession[fastapi]``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
@@ -15,10 +15,11 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy.orm import Session
 
+from ._cleanup import Exit
 from ._opening import SYNC, Opening
-from ._outcome import ExceptionTypes, Outcome, decide, exception_types
+from ._outcome import ExceptionTypes, exception_types
 from ._scope import EngineBind, S, SessionmakerBind
-from ._threads import leave as leave_by_thread
+from ._threads import ThreadExit
 from ._turns import open_guarded
 from ._unavailable import add_exception_handlers
 from .errors import InvalidArgument, ScopeMisuse
@@ -134,7 +135,7 @@ def session_dependency(
     """
     opening = Opening("session_dependency", SYNC, class_, missing_ok, True)
     open_session = partial(open_guarded, opening.on(bind))
-    return _dependency(opening.call, open_session, commit_on, scope, leave_by_thread)
+    return _dependency(opening.call, open_session, commit_on, scope, ThreadExit)
 
 
 @overload
@@ -228,10 +229,10 @@ def async_session_dependency(
     .. versionadded:: 0.1
     """
     require("greenlet", extra="asyncio", wanted="async_session_dependency")
-    from ._aio import ASYNC, leave
+    from ._aio import ASYNC, AsyncExit
 
     opening = Opening("async_session_dependency", ASYNC, class_, missing_ok)
-    return _dependency(opening.call, opening.on(bind), commit_on, scope, leave)
+    return _dependency(opening.call, opening.on(bind), commit_on, scope, AsyncExit)
 
 
 def _dependency(
@@ -239,7 +240,7 @@ def _dependency(
     open_session: Callable[[], Any],
     commit_on: ExceptionTypes,
     scope: DependencyScope,
-    leave: Callable[[Any, Outcome, BaseException | None], Awaitable[None]],
+    exit_of: Callable[[Any, tuple[type[BaseException], ...]], Exit],
 ) -> Dependency[Any]:
     if scope not in ("function", "request"):
         raise InvalidArgument(
@@ -248,10 +249,6 @@ def _dependency(
         )
     types = exception_types(call, commit_on)
 
-    async def end(session: Any, error: BaseException | None) -> None:
-        if session is not None:
-            await leave(session, decide(error, types), error)
-
     async def session_of_request(request: HTTPConnection) -> AsyncIterator[Any]:
         # FastAPI opens a second one for an endpoint below Security(..., scopes=...).
         sessions = request.scope.setdefault("safesession", {})
@@ -259,13 +256,18 @@ def _dependency(
             yield sessions[get_session]
             return
         session = sessions[get_session] = open_session()
+        leave = _nothing if session is None else exit_of(session, types).leave
         try:
-            yield session
-        except BaseException as error:
-            await end(session, error)
+            try:
+                yield session
+            except BaseException as error:
+                await leave(error)
+                raise
+            await leave(None)
+        except BaseException as raised:
+            # What a KeyboardInterrupt has cut short.
+            await leave(raised)
             raise
-        else:
-            await end(session, None)
         finally:
             del sessions[get_session]
 
@@ -283,3 +285,7 @@ def _dependency(
         return session
 
     return get_session
+
+
+async def _nothing(error: BaseException | None) -> None:
+    """Leave where there is no session."""
