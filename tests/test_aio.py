@@ -15,8 +15,13 @@ from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from models import Note, Reply, stored
-from safesession import EngineNotConfigured, ScopeMisuse, async_session_scope
-from safesession._cleanup import Once
+from safesession import (
+    EngineNotConfigured,
+    ScopeMisuse,
+    _cleanup,
+    async_session_scope,
+)
+from safesession._aio import AsyncExit
 
 pytestmark = pytest.mark.anyio
 
@@ -108,15 +113,18 @@ async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
         scope.__aexit__(None, None, None).send(None)
 
 
-def test_ending_is_carried_out_once() -> None:
-    """Whoever comes second finds the ending done."""
-    done: list[str] = []
-    once = Once(lambda: done.append("done"))
+def test_exit_is_carried_out_once(
+    async_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes second finds it done."""
+    done: list[object] = []
+    monkeypatch.setattr(_cleanup, "finish", lambda *args: done.append(args))
+    session_exit = AsyncExit(AsyncSession(async_engine), ())
 
-    once()
-    once()
+    session_exit._carry_out()
+    session_exit._carry_out()
 
-    assert done == ["done"]
+    assert len(done) == 1
 
 
 class Stalled:

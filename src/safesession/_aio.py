@@ -185,5 +185,5 @@ class AsyncExit(Exit):
         super().__init__(session.sync_session, commit_on, savepoint)
         self._async_session = session
 
-    async def _where_it_waits(self, work: Callable[[], None]) -> None:
-        await self._async_session.run_sync(lambda _: work())
+    async def _where_it_waits(self) -> None:
+        await self._async_session.run_sync(lambda _: self._carry_out())

@@ -3,11 +3,9 @@
 import asyncio
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -20,7 +18,17 @@ _INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 class Exit(ABC):
     """The exit of a scope, carried out once and to its end, whoever interrupts it."""
 
-    __slots__ = ("_commit_on", "_once", "_savepoint", "_session", "_task")
+    __slots__ = (
+        "_commit_on",
+        "_done",
+        "_error",
+        "_failure",
+        "_lock",
+        "_outcome",
+        "_savepoint",
+        "_session",
+        "_task",
+    )
 
     def __init__(
         self,
@@ -31,7 +39,11 @@ class Exit(ABC):
         self._session = session
         self._commit_on = commit_on
         self._savepoint = savepoint
-        self._once: Once | None = None
+        self._outcome: Outcome | None = None
+        self._error: BaseException | None = None
+        self._failure: BaseException | None = None
+        self._done = False
+        self._lock = Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def leave(self, error: BaseException | None) -> None:
@@ -40,44 +52,48 @@ class Exit(ABC):
         Called again with what has left a call, it does what an interrupt kept that call
         from doing.
         """
-        once, interrupt = self._once, error
-        if once is None:
+        interrupt = error
+        if self._outcome is None:
             interrupt = None
-            outcome = decide(error, self._commit_on)
-            once = self._once = Once(partial(self._finish, outcome, error))
-            self._try_at_once(once, outcome)
+            self._error = error
+            self._outcome = decide(error, self._commit_on)
+            self._try_at_once(self._outcome)
         # Of what has left the block isinstance() may raise. A coroutine that is closed
         # can wait for nothing.
-        elif once.done or issubclass(type(error), GeneratorExit):
+        elif self._done or issubclass(type(error), GeneratorExit):
             return
-        while not once.done:
-            interrupt = await self._wait(once, interrupt)
+        while not self._done:
+            interrupt = await self._wait(interrupt)
         if interrupt is None:
-            raise_in_place(once.failure)
+            raise_in_place(self._failure)
         else:
-            if once.failure is not None:
-                set_context(interrupt, once.failure)
+            if self._failure is not None:
+                set_context(interrupt, self._failure)
             elif interrupt is not error:
                 set_context(interrupt, error)
             raise_in_place(interrupt)
 
-    def _finish(
-        self, outcome: Outcome, error: BaseException | None
-    ) -> BaseException | None:
-        return finish(self._session, self._savepoint, outcome, error)
-
-    def _try_at_once(self, once: "Once", outcome: Outcome) -> None:
+    def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""
         if self._savepoint is None and not needs_io(self._session, outcome):
-            once()
+            self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Carry the exit out; whoever comes second waits for it, and does nothing."""
+        with self._lock:
+            if not self._done:
+                self._failure = self._finish()
+                self._done = True
+
+    def _finish(self) -> BaseException | None:
+        outcome = cast(Outcome, self._outcome)
+        return finish(self._session, self._savepoint, outcome, self._error)
 
     @abstractmethod
-    async def _where_it_waits(self, work: Callable[[], None]) -> None:
-        """Carry the work out where it can wait for the database."""
+    async def _where_it_waits(self) -> None:
+        """Carry the exit out where it can wait for the database."""
 
-    async def _wait(
-        self, once: "Once", interrupt: BaseException | None
-    ) -> BaseException | None:
+    async def _wait(self, interrupt: BaseException | None) -> BaseException | None:
         """Wait for the exit in its task; return an interrupt that is to be raised."""
         raised: BaseException | None = None
         with nullcontext() if interrupt is None else _shield():
@@ -86,7 +102,7 @@ class Exit(ABC):
                 # A second is begun where every task of the loop is cancelled, as when
                 # it shuts down: then the exit may not have begun, or go on in a thread.
                 if task is None or task.done():
-                    task = self._task = asyncio.create_task(self._run(once))
+                    task = self._task = asyncio.create_task(self._run())
                 await asyncio.wait((task,))
             except _INTERRUPTS as caught:
                 raised = caught
@@ -99,26 +115,10 @@ class Exit(ABC):
             return raised or interrupt
         return interrupt
 
-    async def _run(self, once: "Once") -> None:
+    async def _run(self) -> None:
         # A KeyboardInterrupt may have come before the task was kept; then another is.
         if asyncio.current_task() is self._task:
-            await self._where_it_waits(once)
-
-
-class Once:
-    """What is carried out once; whoever comes second waits for it."""
-
-    def __init__(self, ending: Callable[[], BaseException | None]) -> None:
-        self._ending = ending
-        self._lock = Lock()
-        self.done = False
-        self.failure: BaseException | None = None
-
-    def __call__(self) -> None:
-        with self._lock:
-            if not self.done:
-                self.failure = self._ending()
-                self.done = True
+            await self._where_it_waits()
 
 
 def _shield() -> AbstractContextManager[object]:

@@ -1,11 +1,10 @@
 """Leaving a session that threads take turns with: the exit in a thread of its own."""
 
 from asyncio import CancelledError
-from collections.abc import Callable
 
 from anyio import CapacityLimiter, to_thread
 
-from ._cleanup import Exit, Once
+from ._cleanup import Exit
 from ._outcome import Outcome
 from ._turns import guard_of
 
@@ -15,31 +14,30 @@ class ThreadExit(Exit):
 
     __slots__ = ()
 
-    def _finish(
-        self, outcome: Outcome, error: BaseException | None
-    ) -> BaseException | None:
+    def _finish(self) -> BaseException | None:
         guard = guard_of(self._session)
         with guard.turn:
-            failure = super()._finish(outcome, error)
-            if issubclass(type(error), CancelledError):
+            failure = super()._finish()
+            if issubclass(type(self._error), CancelledError):
                 guard.end()
         return failure
 
-    def _try_at_once(self, once: Once, outcome: Outcome) -> None:
-        guard = guard_of(self._session)
-        try:
-            if guard.turn.acquire(blocking=False):
-                super()._try_at_once(once, outcome)
-        finally:
-            guard.give_back()
+    def _try_at_once(self, outcome: Outcome) -> None:
+        turn = guard_of(self._session).turn
+        if turn.acquire(blocking=False):
+            try:
+                super()._try_at_once(outcome)
+            finally:
+                turn.release()
 
-    async def _where_it_waits(self, work: Callable[[], None]) -> None:
+    async def _where_it_waits(self) -> None:
         # What a KeyboardInterrupt has kept this thread from giving back.
         guard_of(self._session).give_back()
         # A limiter of its own: the requests that wait for this session's connection may
         # hold every slot of the default one.
+        limiter = CapacityLimiter(1)
         try:
-            await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+            await to_thread.run_sync(self._carry_out, limiter=limiter)
         except RuntimeError:
             # No thread can be started; holding up the loop is better than a leak.
-            work()
+            self._carry_out()
