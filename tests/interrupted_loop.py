@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from conftest import set_pragmas
-from interruptions import Interruption
+from interruptions import Interruption, contexts
 from models import Base, stored
 from safesession import async_session_scope
 from units import ROWS, Client, Place, app_of, work
@@ -62,12 +62,6 @@ def left_by(
     finally:
         interruption.__exit__(None, None, None)
     return None
-
-
-def contexts(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__context__
 
 
 def faults(

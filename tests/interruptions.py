@@ -131,3 +131,10 @@ class CtrlC(Interruption):
 def hold(scope: session_scope[Session], body: Callable[[Session], Any]) -> None:
     with scope as session:
         body(session)
+
+
+def contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, its context, and so on."""
+    while error is not None:
+        yield error
+        error = error.__context__

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from interruptions import CtrlC, Interruption, Position, Signal, hold
+from interruptions import CtrlC, Interruption, Position, Signal, contexts, hold
 from models import Note, stored
 from safesession import async_session_scope, session_scope
 from safesession._turns import open_guarded
@@ -147,12 +147,6 @@ def run(
             assert of_block in contexts(left)
     out: int = engine.pool.checkedout()  # type: ignore[attr-defined]
     return out
-
-
-def contexts(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__context__
 
 
 @pytest.mark.parametrize(
