@@ -183,6 +183,7 @@ def by_upstream(kind: str, message: str) -> bool:
 
 @pytest.mark.skipif(not EXHAUSTIVE, reason="it waits for the connections it has lost")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.allow_session_leaks(reason="it counts what is left out")
 async def test_get_session_by_hand(observer: Engine) -> None:
     """The same hammer breaks a get_session that is written by hand."""
     engine = create_engine(observer.url, **SMALL, pool_timeout=0.1)
