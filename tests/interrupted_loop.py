@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import create_engine, event
@@ -21,7 +21,7 @@ from conftest import set_pragmas
 from interruptions import Interruption, contexts
 from models import Base, stored
 from safesession import async_session_scope
-from units import ROWS, Client, Place, app_of, work
+from units import ROWS, Client, Place, app_of, hold_for_work
 
 
 def place_at(path: Path) -> Place:
@@ -36,12 +36,6 @@ def place_at(path: Path) -> Place:
     return Place(engine, async_engine)
 
 
-async def in_scope(place: Place, ends: Callable[[], None]) -> None:
-    async with async_session_scope(place.async_engine) as session:
-        await session.run_sync(work)
-        ends()
-
-
 def left_by(
     interruption: Interruption, kind: str, error: BaseException | None, place: Place
 ) -> BaseException | None:
@@ -54,7 +48,7 @@ def left_by(
 
     try:
         if kind == "scope":
-            asyncio.run(in_scope(place, ends))
+            asyncio.run(hold_for_work(place, async_session_scope, ends))
         else:
             asyncio.run(Client(app_of(place, kind, ends)).ask())
     except BaseException as left:

@@ -66,11 +66,9 @@ def test_raised_in_the_loop(kind: str, end: str, async_engine: AsyncEngine) -> N
     if not async_engine.dialect.has_terminate:
         known = known | LOST_BY_SQLALCHEMY
     assert len(found) > 300 / int(step)
-    assert {position: faults for position, faults in found if faults} == {
-        position: ["connection out"]
-        for position, faults in found
-        if faults and position in known
-    }
+    broken = [(position, faults) for position, faults in found if faults]
+    unavoidable = [(position, ["connection out"]) for position in known]
+    assert [each for each in broken if each not in unavoidable] == []
 
 
 class Interrupting(AsyncSession):

@@ -123,11 +123,16 @@ def in_block(place: Place, hold: Hold) -> Unit:
     """Return the work in the block of an `async with`."""
 
     async def run(unit: Unit) -> None:
-        async with hold(place.async_engine) as session:
-            await session.run_sync(work)
-            unit.block_ends()
+        await hold_for_work(place, hold, unit.block_ends)
 
     return Unit(run)
+
+
+async def hold_for_work(place: Place, hold: Hold, ends: Callable[[], None]) -> None:
+    """Do the work in an `async with`, and call `ends` where its block ends."""
+    async with hold(place.async_engine) as session:
+        await session.run_sync(work)
+        ends()
 
 
 def app_of(place: Place, kind: str, ends: Callable[[], None]) -> FastAPI:

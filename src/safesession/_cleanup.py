@@ -66,12 +66,12 @@ class Exit(ABC):
             interrupt = await self._wait(interrupt)
         if interrupt is None:
             raise_in_place(self._failure)
-        else:
-            if self._failure is not None:
-                set_context(interrupt, self._failure)
-            elif interrupt is not error:
-                set_context(interrupt, error)
-            raise_in_place(interrupt)
+            return
+        if self._failure is not None:
+            set_context(interrupt, self._failure)
+        elif interrupt is not error:
+            set_context(interrupt, error)
+        raise_in_place(interrupt)
 
     def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""

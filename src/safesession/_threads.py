@@ -35,9 +35,8 @@ class ThreadExit(Exit):
         guard_of(self._session).give_back()
         # A limiter of its own: the requests that wait for this session's connection may
         # hold every slot of the default one.
-        limiter = CapacityLimiter(1)
         try:
-            await to_thread.run_sync(self._carry_out, limiter=limiter)
+            await to_thread.run_sync(self._carry_out, limiter=CapacityLimiter(1))
         except RuntimeError:
             # No thread can be started; holding up the loop is better than a leak.
             self._carry_out()
