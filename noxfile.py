@@ -208,6 +208,14 @@ def verify(session: nox.Session) -> None:
         Path("factories.db").unlink()
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed beside other ways to hold a session; `-- --help` for more."""
+    pins = (SQLALCHEMY["2.1"], FASTAPI["newest"])
+    install_package(session, *pins, *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
 # Not among the sessions of a plain `nox`, as they take so long.
 @nox.session
 @with_each(PAIRS)

@@ -1,0 +1,135 @@
+"""The command: ``python -m benchmarks --help``."""
+
+import argparse
+import asyncio
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from . import growth, starvation
+from .check import WrongAnswer, require_right_answers
+from .compare import RULE, NoSuchVersion, compare
+from .databases import Database, postgresql, sqlite
+from .growth import measure_growth
+from .machine import facts
+from .report import show
+from .requests import measure_requests
+from .results import Results
+from .scopes import measure_scopes
+from .starvation import measure_starvation
+from .variants import installed, left_out
+
+PARTS = ("scope", "requests", "starvation", "growth")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line takes."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: see that it works"
+    )
+    parser.add_argument(
+        "--only",
+        type=parts,
+        default=PARTS,
+        metavar="PART,...",
+        help=f"some of: {', '.join(PARTS)}",
+    )
+    parser.add_argument(
+        "--no-postgresql", action="store_true", help="measure on SQLite alone"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path(".bench/results.json"),
+        metavar="FILE",
+        help="where the raw figures go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="?",
+        const="",
+        metavar="REF",
+        help="measure safesession as it stands beside itself at REF, by default where "
+        f"HEAD has left main, in about two minutes; {RULE}",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="charts FILE")
+    charts = commands.add_parser("charts", help="draw the charts of the docs")
+    charts.add_argument("file", type=Path, help="the raw figures")
+    charts.add_argument("--into", type=Path, default=Path("docs/performance"))
+    return parser
+
+
+def parts(text: str) -> list[str]:
+    """Return the parts that are named, or raise ValueError."""
+    named = text.split(",")
+    if not set(named) <= set(PARTS):
+        raise ValueError(text)
+    return named
+
+
+async def measure(options: argparse.Namespace) -> None:
+    """Measure, write the raw figures after each part, and print the tables."""
+    quick = options.quick
+    variants = installed()
+    results = Results(facts(), left_out())
+    databases: list[Database] = []
+
+    def note(part: str) -> None:
+        results.write(options.json)
+        print(f"{part}: done", file=sys.stderr)
+
+    with ExitStack() as stack:
+        databases.append(stack.enter_context(sqlite()))
+        if not options.no_postgresql:
+            databases.append(stack.enter_context(postgresql()))
+        for database in databases:
+            await require_right_answers(database, variants)
+        note("Check")
+        for database in databases:
+            if "scope" in options.only:
+                rounds = 5 if quick else 80
+                results.series += await measure_scopes(database, rounds, 0.01)
+                note(f"Scope on {database.name}")
+        for database in databases:
+            if "requests" in options.only:
+                rounds, seconds = (2, 0.05) if quick else (12, 0.1)
+                results.series += await measure_requests(
+                    database, variants, rounds, seconds
+                )
+                note(f"Requests on {database.name}")
+        on_sqlite = databases[0]
+        if "starvation" in options.only:
+            pools = starvation.POOLS[:1] if quick else starvation.POOLS
+            results.starvation += await measure_starvation(on_sqlite, variants, pools)
+            note("Starvation")
+        if "growth" in options.only:
+            levels = (10, 100) if quick else growth.LEVELS
+            results.growth += await measure_growth(on_sqlite, variants, levels)
+            note("Growth")
+    show(results)
+    print(f"The raw figures are in {options.json}.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; return the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "charts":
+            # matplotlib is slow to import, and nothing else needs it.
+            from .charts import draw
+
+            for path in draw(Results.read(options.file), options.into):
+                print(path)
+            return 0
+        if options.compare is not None:
+            return 0 if asyncio.run(compare(options.compare, 4, 0.1)) else 1
+        asyncio.run(measure(options))
+    except (NoSuchVersion, WrongAnswer) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What the figures of a run were measured on, and with."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .databases import ROOT
+
+PACKAGES = (
+    "sqlalchemy",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "anyio",
+    "aiosqlite",
+    "psycopg",
+    "asyncpg",
+    "advanced-alchemy",
+    "fastapi-async-sqlalchemy",
+    "context-async-sqlalchemy",
+)
+
+
+def facts() -> dict[str, Any]:
+    """Return what can be known of it."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load at the start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "commit": git("describe", "--always", "--dirty", "--abbrev=12"),
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+    }
+
+
+def processor() -> str | None:
+    """Return its name, where Linux tells."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else None
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git says of this repository, or ``None`` where there is none."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        said = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
