@@ -186,7 +186,9 @@ def installed() -> list[Variant]:
 
 def left_out() -> dict[str, str]:
     """Return which packages are not measured, or not for sync sessions, and why."""
-    reasons = {"fastapi-sqla": "requires FastAPI before 0.142, also in its newest, 4.0.1"}
+    reasons = {
+        "fastapi-sqla": "requires FastAPI before 0.142, also in its newest, 4.0.1"
+    }
     for variant in VARIANTS:
         if not find_spec(variant.module):
             reasons[variant.name] = "is not installed"
