@@ -11,9 +11,15 @@ from .ratios import Spread, is_regression, speed
 from .results import Burst, Case, Load, Results, Series, by_case
 
 
+def wide_console() -> Console:
+    """Return a console that does not break the tables where nobody's terminal is."""
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
+
+
 def show(results: Results) -> None:
     """Print all that was measured."""
-    console = Console()
+    console = wide_console()
     for table in tables(results):
         console.print(table)
         console.print()
@@ -127,5 +133,5 @@ def show_comparison(series: Sequence[Series], before: str, now: str) -> list[Cas
             at_once = str(case.concurrency or "")
             row = (case.database, case.session, case.work, at_once)
             table.add_row(*row, str(found), verdict)
-    Console().print(table)
+    wide_console().print(table)
     return slower
