@@ -1,22 +1,31 @@
-"""Engines on real SQLite files."""
+"""Engines on real databases: SQLite files, and servers where a test is on one."""
 
-import asyncio
 import gc
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from contract import HABITATS, Habitat
-from models import Base
+from backends import (
+    Backend,
+    emptied,
+    on_postgresql,
+    on_sqlite,
+    parametrize,
+    set_pragmas,
+)
+from contract import Habitat
+from postgresql import NoPostgreSQL, PostgreSQL, postgresql
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -34,17 +43,54 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "on(*databases): run on these, and not on SQLite"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc)
+
+
+@pytest.fixture(scope="session")
+def postgresql_database() -> Iterator[PostgreSQL]:
+    """Return a database with the tables in it, on a server for each worker."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgresql())
+        except NoPostgreSQL as error:
+            # Where nobody looks, a test that does not run is a failure.
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no PostgreSQL: {error}")
+        database = stack.enter_context(server.database())
+        on_postgresql(database).create_tables()
+        yield database
+
+
 @pytest.fixture
-def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
-    """Return a factory of engines on one database file, with the tables created."""
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """Return the database of the test, with no rows in it."""
+    driver = getattr(request, "param", "sqlite")
+    if driver == "sqlite":
+        backend = on_sqlite(tmp_path)
+        backend.create_tables()
+        yield backend
+        return
+    database: PostgreSQL = request.getfixturevalue("postgresql_database")
+    with emptied(on_postgresql(database, driver)) as backend:
+        yield backend
+
+
+@pytest.fixture
+def make_engine(backend: Backend) -> Iterator[Callable[..., Engine]]:
+    """Return a factory of engines on the test's database."""
     engines: list[Engine] = []
 
     def make(**options: Any) -> Engine:
-        engine = create_engine(f"sqlite:///{tmp_path / 'test.db'}", **options)
-        event.listen(engine, "connect", set_pragmas)
-        engines.append(engine)
-        Base.metadata.create_all(engine)
-        return engine
+        engines.append(backend.engine(**options))
+        return engines[-1]
 
     yield make
     for engine in engines:
@@ -57,24 +103,25 @@ def engine(make_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture
-def make_async_engine(
-    tmp_path: Path, make_engine: Callable[..., Engine]
-) -> Iterator[Callable[..., AsyncEngine]]:
-    """Return a factory of async engines on the database file of `make_engine`."""
+async def made_async_engines(anyio_backend: str) -> AsyncIterator[list[AsyncEngine]]:
+    """Return a list of engines to dispose of, in the loop that the test has run in."""
     engines: list[AsyncEngine] = []
-    make_engine()
+    yield engines
+    for engine in engines:
+        await engine.dispose()
+
+
+@pytest.fixture
+def make_async_engine(
+    backend: Backend, made_async_engines: list[AsyncEngine]
+) -> Callable[..., AsyncEngine]:
+    """Return a factory of async engines on the test's database."""
 
     def make(**options: Any) -> AsyncEngine:
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{tmp_path / 'test.db'}", **options
-        )
-        event.listen(engine.sync_engine, "connect", set_pragmas)
-        engines.append(engine)
-        return engine
+        made_async_engines.append(backend.async_engine(**options))
+        return made_async_engines[-1]
 
-    yield make
-    for engine in engines:
-        asyncio.run(engine.dispose())
+    return make
 
 
 @pytest.fixture
@@ -87,7 +134,7 @@ def observer(make_engine: Callable[..., Engine]) -> Engine:
     return make_engine(poolclass=NullPool)
 
 
-@pytest.fixture(params=HABITATS, ids=lambda kind: kind.__name__)
+@pytest.fixture
 def habitat(
     request: pytest.FixtureRequest,
     make_engine: Callable[..., Engine],
@@ -129,11 +176,3 @@ def collected() -> Iterator[None]:
         # A connection that is collected goes back to its pool, which is garbage then.
         gc.collect()
         gc.collect()
-
-
-def set_pragmas(dbapi_connection: Any, record: Any) -> None:
-    cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA foreign_keys=ON")
-    # No test outlives the machine.
-    cursor.execute("PRAGMA synchronous=OFF")
-    cursor.close()

@@ -119,6 +119,16 @@ def lines(traceback: TracebackType | None) -> Iterator[tuple[CodeType, int]]:
         traceback = traceback.tb_next
 
 
+def in_transaction(driver_connection: Any) -> bool:
+    """Ask a driver, whose word is not SQLAlchemy's, whether a transaction is open."""
+    match type(driver_connection).__module__.partition(".")[0]:
+        case "psycopg":
+            return bool(driver_connection.info.transaction_status)
+        case "asyncpg":
+            return bool(driver_connection.is_in_transaction())
+    return bool(driver_connection.in_transaction)
+
+
 def assert_nothing_left(habitat: Habitat, session: Session, kept: list[str]) -> None:
     """Check points 2, 3 and 7 after a scope that should have kept `kept`."""
     assert habitat.engine.pool.checkedout() == 0
@@ -135,9 +145,7 @@ def assert_usable(habitat: Habitat, kept: list[str]) -> None:
     found: list[str] = []
 
     def look_and_add(session: Session) -> None:
-        driver_connection = session.connection().connection.driver_connection
-        assert driver_connection is not None
-        assert not driver_connection.in_transaction
+        assert not in_transaction(session.connection().connection.driver_connection)
         found.extend(session.scalars(select(Note.text).order_by(Note.text)))
         session.add(Note(text="next"))
 

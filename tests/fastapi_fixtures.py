@@ -46,7 +46,7 @@ def async_database(async_engine: AsyncEngine) -> Database:
     return Database(async_engine, async_engine.sync_engine, async_session_dependency)
 
 
-@pytest.fixture(params=["sync_session", "async_session"])
+@pytest.fixture
 def database(
     request: pytest.FixtureRequest, sync_database: Database, async_database: Database
 ) -> Database:

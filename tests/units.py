@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from apps import ASGIApp, Message
-from conftest import set_pragmas
+from backends import set_pragmas
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._suspensions import Interrupt, Interrupted, Unit

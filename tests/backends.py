@@ -1,0 +1,135 @@
+"""The databases that tests run on: SQLite, and others where the mark `on` says so."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from contract import HABITATS
+from models import Base
+from postgresql import PostgreSQL
+
+DRIVERS = {"sqlite": ["sqlite"], "postgresql": ["psycopg", "asyncpg"]}
+# psycopg serves engines of both kinds, and the others' sync engines.
+ASYNC_ALONE = {"asyncpg"}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database with the tables in it, for engines of both kinds."""
+
+    url: URL
+    async_url: URL
+
+    def engine(self, **options: Any) -> Engine:
+        engine = create_engine(self.url, **options)
+        self._listen(engine)
+        return engine
+
+    def async_engine(self, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(self.async_url, **options)
+        self._listen(engine.sync_engine)
+        return engine
+
+    def create_tables(self) -> None:
+        engine = self.engine(poolclass=NullPool)
+        Base.metadata.create_all(engine)
+
+    def _listen(self, engine: Engine) -> None:
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", set_pragmas)
+
+
+def on_sqlite(directory: Path) -> Backend:
+    path = directory / "test.db"
+    return Backend(
+        make_url(f"sqlite:///{path}"), make_url(f"sqlite+aiosqlite:///{path}")
+    )
+
+
+def on_postgresql(database: PostgreSQL, driver: str = "psycopg") -> Backend:
+    return Backend(database.url("psycopg"), database.url(driver))
+
+
+@contextmanager
+def emptied(backend: Backend) -> Iterator[Backend]:
+    """Give a server's database without rows; see that nobody is in a transaction after.
+
+    The engines of the test are still open then: what is at rest in a pool is at rest
+    on the server, too.
+    """
+    engine = backend.engine(poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("SET lock_timeout = '10s'"))
+        connection.execute(text("TRUNCATE note, reply RESTART IDENTITY"))
+        yield backend
+        connection.execute(NOBODY_IN_TRANSACTION)
+
+
+# Without a sleep of the test's own; it takes a moment for a server to see that somebody
+# has gone.
+NOBODY_IN_TRANSACTION = text("""
+DO $$
+DECLARE
+    deadline timestamptz := clock_timestamp() + '5 s';
+    others text;
+BEGIN
+    LOOP
+        SELECT string_agg(state || ': ' || query, '; ') INTO others
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type = 'client backend' AND state <> 'idle';
+        EXIT WHEN others IS NULL;
+        IF clock_timestamp() > deadline THEN
+            RAISE EXCEPTION 'left in a transaction: %', others;
+        END IF;
+        PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
+    END LOOP;
+END $$
+""")
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each driver of its databases, for each of what is to be held so."""
+    mark = metafunc.definition.get_closest_marker("on")
+    databases: tuple[str, ...] = mark.args if mark else ("sqlite",)
+    drivers = [driver for name in databases for driver in DRIVERS[name]]
+    names = set(metafunc.fixturenames)
+    if "habitat" in names:
+        kinds = {kind.__name__: kind for kind in HABITATS}
+        _parametrize_pairs(metafunc, "habitat", kinds, drivers)
+    elif "database" in names:
+        kinds = {kind: kind for kind in ("sync_session", "async_session")}
+        _parametrize_pairs(metafunc, "database", kinds, drivers)
+    elif mark and names & {"make_engine", "make_async_engine"}:
+        is_async = "make_async_engine" in names
+        metafunc.parametrize("backend", list(_fit(drivers, is_async)), indirect=True)
+
+
+def _parametrize_pairs(
+    metafunc: pytest.Metafunc, name: str, kinds: dict[str, Any], drivers: list[str]
+) -> None:
+    pairs = [
+        pytest.param(kind, driver, id=id_ if driver == "sqlite" else f"{id_}-{driver}")
+        for id_, kind in kinds.items()
+        for driver in _fit(drivers, "async" in id_.lower())
+    ]
+    metafunc.parametrize(f"{name}, backend", pairs, indirect=True)
+
+
+def _fit(drivers: Iterable[str], is_async: bool) -> Iterator[str]:
+    return (driver for driver in drivers if is_async or driver not in ASYNC_ALONE)
+
+
+def set_pragmas(dbapi_connection: Any, record: Any) -> None:
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # No test outlives the machine.
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
