@@ -13,7 +13,7 @@ from .variants import Variant
 LEVELS = (10, 50, 100, 250, 500, 1000)
 REQUESTS = 2000
 # A request that has no answer after so many seconds counts as failed.
-DEADLINE = 15
+DEADLINE = 10
 POOL = Pool(5)
 # Where a session waits for a thread, or for the event loop.
 GROWING = {"sync": "sync session in def", "async": "async session"}

@@ -15,7 +15,7 @@ REQUESTS = 200
 # Much shorter than the 30 seconds of SQLAlchemy, so that who waits in vain fails soon.
 TIMEOUT = 2
 # A request that has no answer after so many seconds counts as failed.
-DEADLINE = 15
+DEADLINE = 12
 POOLS = (Pool(5, 0, TIMEOUT), Pool(5, 10, TIMEOUT), Pool(40, 0, TIMEOUT))
 
 
