@@ -54,19 +54,28 @@ def database(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    """A server that tells when it has started, and ends the engines of its loop."""
+
+    def __init__(self, config: uvicorn.Config, engines: list[AsyncEngine]) -> None:
         super().__init__(config)
+        self._engines = engines
         self.has_started = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.has_started.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # A connection of asyncpg does not outlive its loop.
+        for engine in self._engines:
+            await engine.dispose()
+
 
 @contextmanager
-def _running(app: Any) -> Iterator[str]:
+def _running(app: Any, engines: list[AsyncEngine]) -> Iterator[str]:
     config = uvicorn.Config(app, lifespan="off", log_config=None, http="h11", ws="none")
-    server = _Server(config)
+    server = _Server(config, engines)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -80,13 +89,15 @@ def _running(app: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve(make_engine: Any, make_async_engine: Any) -> Iterator[Callable[[Any], str]]:
+def serve(
+    make_engine: Any, made_async_engines: list[AsyncEngine]
+) -> Iterator[Callable[[Any], str]]:
     """Return a function that starts uvicorn for an app and returns its address.
 
     The servers have stopped when the engines are seen checked in.
     """
     with ExitStack() as servers:
-        yield lambda app: servers.enter_context(_running(app))
+        yield lambda app: servers.enter_context(_running(app, made_async_engines))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from safesession import (
 )
 from safesession._aio import AsyncExit
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from units import (
     work,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
 pytest_plugins = ("fastapi_fixtures",)
 
 
@@ -94,6 +94,7 @@ def place(engine: Engine, async_engine: AsyncEngine) -> Iterator[Place]:
     place.close()
 
 
+@pytest.mark.on("sqlite")
 @pytest.mark.parametrize("kind", ["async session", "sync session", "thread"])
 @pytest.mark.parametrize("around", SOME.values(), ids=SOME)
 @pytest.mark.parametrize("told", [True, False] if EXHAUSTIVE else [True])
@@ -152,6 +153,7 @@ def streaming(place: Place, kind: str, ends: Callable[[], None]) -> FastAPI:
     return app
 
 
+@pytest.mark.on("sqlite")
 @pytest.mark.parametrize("kind", ["async session", "sync session"])
 @pytest.mark.parametrize("around", STREAMED.values(), ids=STREAMED)
 @pytest.mark.parametrize("told", [True, False] if EXHAUSTIVE else [True])

@@ -22,7 +22,7 @@ from models import Base, Note, stored
 from safesession import EngineNotConfigured
 from safesession.fastapi import async_session_dependency, session_dependency
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
 pytest_plugins = ("fastapi_fixtures",)
 
 FACTORIES = (session_dependency, async_session_dependency)
@@ -147,7 +147,7 @@ async def test_sqlmodel_async_session(
 
 async def test_connection(make_engine: Callable[..., Engine]) -> None:
     """On a connection the session joins the transaction that its owner will end."""
-    engine = make_engine(connect_args={"check_same_thread": False})
+    engine = make_engine()
     with engine.connect() as connection:
         outer = connection.begin()
         app, _ = writing(session_dependency(connection))
