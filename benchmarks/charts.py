@@ -180,46 +180,61 @@ def starvation_figure(bursts: Sequence[Burst]) -> Figure:
 
 
 def growth_figure(loads: Sequence[Load]) -> Figure:
-    """Draw errors, and time and memory beside the baseline, by requests at once."""
+    """Draw what becomes of requests, and of memory, as more of them are out at once."""
     sessions = [*dict.fromkeys(load.session for load in loads)]
     baseline = {
-        (load.session, load.concurrency): load
+        (load.session, load.concurrency): load.peak_memory
         for load in loads
         if load.variant == variants.BASELINE
     }
+
+    def failed(load: Load) -> float:
+        return 100 * load.errors / (load.answered + load.errors)
+
+    def memory(load: Load) -> float | None:
+        of = baseline[load.session, load.concurrency]
+        return load.peak_memory / of if load.peak_memory and of else None
+
     measures: dict[str, Callable[[Load], float | None]] = {
-        "failed, %": lambda load: 100 * load.errors / (load.answered + load.errors),
-        "p50 beside the baseline": lambda load: load.p50,
-        "p99 beside the baseline": lambda load: load.p99,
-        "peak memory beside the baseline": lambda load: load.peak_memory,
+        "failed, %": failed,
+        "p50 of the others, s": lambda load: load.p50,
+        "p99 of the others, s": lambda load: load.p99,
+        "memory, of baseline": memory,
     }
     names = [*dict.fromkeys(load.variant for load in loads)]
-    colour = colours(names)
     shape = (len(sessions), len(measures))
     with panels(*shape, 11, 2.9 * len(sessions)) as (figure, axes):
         for session, row in zip(sessions, axes, strict=True):
+            here = [load for load in loads if load.session == session]
             for (title, measure), axis in zip(measures.items(), row, strict=True):
-                for name in names:
-                    points = []
-                    for load in loads:
-                        if (load.session, load.variant) != (session, name):
-                            continue
-                        value = measure(load)
-                        if "beside" in title:
-                            of = measure(baseline[session, load.concurrency])
-                            value = value / of if value and of else None
-                        if value is not None:
-                            points.append((load.concurrency, value))
-                    axis.plot(
-                        [level for level, _ in points],
-                        [value for _, value in points],
-                        "o-",
-                        markersize=3,
-                        color=colour[name],
-                        label=name,
-                    )
-                axis.set_xscale("log")
+                growth_panel(axis, here, names, measure)
                 axis.set_title(f"{session}:\n{title}")
-                axis.set_xlabel("requests at once")
+                if title.endswith("s"):
+                    axis.set_yscale("log")
+            row[0].set_ylim(-4, 104)
+        # The async sessions have each of the variants.
         legend_below(figure, axes[-1][0])
     return figure
+
+
+def growth_panel(
+    axis: Axes,
+    loads: Sequence[Load],
+    names: Sequence[str],
+    measure: Callable[[Load], float | None],
+) -> None:
+    """Draw a line for each variant, through what there is of it."""
+    for name, colour in colours(names).items():
+        points = [
+            (load.concurrency, value)
+            for load in loads
+            if load.variant == name and (value := measure(load)) is not None
+        ]
+        if points:
+            levels, values = zip(*points, strict=True)
+            axis.plot(levels, values, "o-", markersize=3, color=colour, label=name)
+    axis.set_xscale("log")
+    ticks = [*dict.fromkeys(load.concurrency for load in loads)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks], rotation=60)
+    axis.minorticks_off()
+    axis.set_xlabel("requests at once")
