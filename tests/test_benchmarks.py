@@ -37,7 +37,8 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
+def measured() -> Iterator[Database]:
+    """Return a database such as is measured on."""
     with sqlite() as database:
         yield database
 
@@ -140,12 +141,12 @@ def test_json(tmp_path: Path) -> None:
 # Of the packages that are measured beside ours, where they are installed.
 @pytest.mark.filterwarnings("ignore:The declarative_mixin decorator")
 @pytest.mark.parametrize("variant", installed(), ids=lambda variant: variant.slug)
-def test_variants_do_their_work(variant: Variant, database: Database) -> None:
+def test_variants_do_their_work(variant: Variant, measured: Database) -> None:
     """Each endpoint answers, the order is written, and no connection stays out."""
-    asyncio.run(require_right_answers(database, [variant]))
+    asyncio.run(require_right_answers(measured, [variant]))
 
 
-def test_a_variant_without_a_commit_is_refused(database: Database) -> None:
+def test_a_variant_without_a_commit_is_refused(measured: Database) -> None:
     """Who leaves out a part of the work is not measured."""
 
     def install(app: FastAPI, engine: Engine) -> Any:
@@ -158,7 +159,7 @@ def test_a_variant_without_a_commit_is_refused(database: Database) -> None:
     variant = Variant("forgetful", install, None)
 
     with pytest.raises(WrongAnswer, match="forgetful, sync session in def, INSERT"):
-        asyncio.run(require_right_answers(database, [variant]))
+        asyncio.run(require_right_answers(measured, [variant]))
 
 
 ANSWER = "HTTP/1.1 {} Some\r\nContent-Length: 4\r\n\r\nnull"
@@ -245,13 +246,13 @@ def test_no_answer_is_an_error() -> None:
     assert (0, 2) == (tally.right, tally.wrong)
 
 
-def test_a_served_variant(database: Database) -> None:
+def test_a_served_variant(measured: Database) -> None:
     """Requests over a real server are answered, and counted."""
     (variant,) = [variant for variant in VARIANTS if variant.name == SAFESESSION]
     src = Path(safesession.__file__).parents[1]
 
     async def ask_server() -> tuple[Tally, Tally]:
-        with serving(database, "async", [variant.name], requests.POOL, src) as server:
+        with serving(measured, "async", [variant.name], requests.POOL, src) as server:
             connections = await connect(server.port, 10)
             read = Request("GET", f"/{variant.slug}/async/items/1", 200)
             found = await ask_times(connections, read, 50, deadline=30)
