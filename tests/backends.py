@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -64,35 +64,39 @@ def emptied(backend: Backend) -> Iterator[Backend]:
     The engines of the test are still open then: what is at rest in a pool is at rest
     on the server, too.
     """
-    engine = backend.engine(poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text("SET lock_timeout = '10s'"))
-        connection.execute(text("TRUNCATE note, reply RESTART IDENTITY"))
+    engine = backend.engine(poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as observer:
+        observer.exec_driver_sql("SET lock_timeout = '10s'")
+        # What a test has left that failed is not to fail others.
+        observer.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        observer.exec_driver_sql("TRUNCATE note, reply RESTART IDENTITY")
         yield backend
-        connection.execute(NOBODY_IN_TRANSACTION)
+        wait_until(observer, "NOT EXISTS (SELECT FROM others WHERE state <> 'idle')")
 
 
-# Without a sleep of the test's own; it takes a moment for a server to see that somebody
-# has gone.
-NOBODY_IN_TRANSACTION = text("""
-DO $$
-DECLARE
-    deadline timestamptz := clock_timestamp() + '5 s';
-    others text;
-BEGIN
-    LOOP
-        SELECT string_agg(state || ': ' || query, '; ') INTO others
-        FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
-            AND backend_type = 'client backend' AND state <> 'idle';
-        EXIT WHEN others IS NULL;
-        IF clock_timestamp() > deadline THEN
-            RAISE EXCEPTION 'left in a transaction: %', others;
-        END IF;
-        PERFORM pg_stat_clear_snapshot(), pg_sleep(0.01);
-    END LOOP;
-END $$
-""")
+def wait_until(observer: Connection, condition: str) -> None:
+    """Wait until something is so on the server, of its `others` or of anything."""
+    observer.exec_driver_sql(f"""
+        DO $$ BEGIN
+            FOR i IN 1 .. 1000 LOOP
+                PERFORM pg_stat_clear_snapshot();
+                IF (
+                    WITH others AS (
+                        SELECT * FROM pg_stat_activity
+                        WHERE datname = current_database()
+                        AND backend_type = 'client backend'
+                        AND pid <> pg_backend_pid()
+                    )
+                    SELECT {condition}
+                ) THEN RETURN; END IF;
+                PERFORM pg_sleep(0.01);
+            END LOOP;
+            RAISE 'It has not come to be so: {condition.replace("'", "''")}';
+        END $$
+    """)
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
