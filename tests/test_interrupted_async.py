@@ -36,8 +36,8 @@ UNAVOIDABLE: dict[str, set[Position]] = {
         ("async_session_scope.__aexit__", "NOP"),
     },
     # Python 3.11 resumes the generator, to throw what it has not thrown then.
-    "async session": {("_dependency.<locals>.session_of_request", "YIELD_VALUE")},
-    "sync session": {("_dependency.<locals>.session_of_request", "YIELD_VALUE")},
+    "async session": {("dependency.<locals>.session_of_request", "YIELD_VALUE")},
+    "sync session": {("dependency.<locals>.session_of_request", "YIELD_VALUE")},
 }
 # Where the exit waits for the driver, and an older SQLAlchemy loses the connection: it
 # closes one by waiting for it, in a coroutine that is closed itself.

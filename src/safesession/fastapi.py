@@ -3,26 +3,23 @@
 Needs the extra ``safesession[fastapi]``.
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ._extras import require
 
 require("fastapi", extra="fastapi", wanted="safesession.fastapi")
 
-from fastapi import Depends
-from fastapi.requests import HTTPConnection
 from sqlalchemy.orm import Session
 
-from ._cleanup import Exit
+from ._dependency import Dependency, DependencyScope, dependency
+from ._limits import Limiter, MaxConcurrency
 from ._opening import SYNC, Opening
-from ._outcome import ExceptionTypes, exception_types
+from ._outcome import ExceptionTypes
 from ._scope import EngineBind, S, SessionmakerBind
 from ._threads import ThreadExit
 from ._turns import open_guarded
 from ._unavailable import add_exception_handlers
-from .errors import InvalidArgument, ScopeMisuse
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,11 +32,6 @@ __all__ = [
     "session_dependency",
 ]
 
-T = TypeVar("T")
-
-Dependency: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
-DependencyScope: TypeAlias = Literal["function", "request"]
-
 
 @overload
 def session_dependency(
@@ -48,6 +40,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[Session]: ...
 @overload
 def session_dependency(
@@ -57,6 +50,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S]: ...
 @overload
 def session_dependency(
@@ -65,6 +59,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S]: ...
 @overload
 def session_dependency(
@@ -73,6 +68,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[Session | None]: ...
 @overload
 def session_dependency(
@@ -82,6 +78,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S | None]: ...
 @overload
 def session_dependency(
@@ -90,6 +87,7 @@ def session_dependency(
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
     scope: DependencyScope = ...,
+    max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S | None]: ...
 def session_dependency(
     bind: Any,
@@ -98,6 +96,7 @@ def session_dependency(
     commit_on: ExceptionTypes = (),
     missing_ok: bool = False,
     scope: DependencyScope = "function",
+    max_concurrency: MaxConcurrency = "pool",
 ) -> Dependency[Any]:
     """Return a ``get_session`` for ``Depends``: one session for each request.
 
@@ -124,6 +123,11 @@ def session_dependency(
         scope: ``"function"`` ends the transaction before the response is sent.
             ``"request"`` ends it afterwards, for a session that is used while the
             response is streamed. Default: ``"function"``.
+        max_concurrency: How many sessions may be out at once, on the engine and in the
+            event loop, before further requests wait for theirs: a number, for this
+            dependency alone; ``None`` for no limit; ``"pool"`` for as many as the pool
+            of the engine can give. A WebSocket does not wait, and is not counted.
+            Default: ``"pool"``.
 
     Raises:
         InvalidArgument: An argument is of the wrong kind, or the engine is an
@@ -135,7 +139,8 @@ def session_dependency(
     """
     opening = Opening("session_dependency", SYNC, class_, missing_ok, True)
     open_session = partial(open_guarded, opening.on(bind))
-    return _dependency(opening.call, open_session, commit_on, scope, ThreadExit)
+    limiter = Limiter(opening.call, bind, max_concurrency)
+    return dependency(opening.call, open_session, limiter, commit_on, scope, ThreadExit)
 
 
 @overload
@@ -232,60 +237,8 @@ def async_session_dependency(
     from ._aio import ASYNC, AsyncExit
 
     opening = Opening("async_session_dependency", ASYNC, class_, missing_ok)
-    return _dependency(opening.call, opening.on(bind), commit_on, scope, AsyncExit)
-
-
-def _dependency(
-    call: str,
-    open_session: Callable[[], Any],
-    commit_on: ExceptionTypes,
-    scope: DependencyScope,
-    exit_of: Callable[[Any, tuple[type[BaseException], ...]], Exit],
-) -> Dependency[Any]:
-    if scope not in ("function", "request"):
-        raise InvalidArgument(
-            f"{call}() got {scope!r} as its scope. Pass 'function' to end the "
-            "transaction before the response is sent, or 'request' to end it after."
-        )
-    types = exception_types(call, commit_on)
-
-    async def session_of_request(request: HTTPConnection) -> AsyncIterator[Any]:
-        # FastAPI opens a second one for an endpoint below Security(..., scopes=...).
-        sessions = request.scope.setdefault("safesession", {})
-        if get_session in sessions:
-            yield sessions[get_session]
-            return
-        session = sessions[get_session] = open_session()
-        leave = _nothing if session is None else exit_of(session, types).leave
-        try:
-            try:
-                yield session
-            except BaseException as error:
-                await leave(error)
-                raise
-            await leave(None)
-        except BaseException as raised:
-            # What a KeyboardInterrupt has cut short.
-            await leave(raised)
-            raise
-        finally:
-            del sessions[get_session]
-
-    of_request: Any = Depends(session_of_request, scope=scope)
-
-    # An outer dependency that is no generator: whatever scope and cache the endpoint
-    # asks of it, the inner one keeps its own.
-    async def get_session(session: Any = of_request) -> Any:
-        """Return the session of the request; for `Depends`."""
-        if session is of_request:
-            raise ScopeMisuse(
-                "get_session() was called, and it is for Depends(get_session) alone. "
-                f"Outside of a request use {call.replace('dependency', 'scope')}()."
-            )
-        return session
-
-    return get_session
-
-
-async def _nothing(error: BaseException | None) -> None:
-    """Leave where there is no session."""
+    # Who waits for a connection waits on the loop as it is.
+    limiter = Limiter(opening.call, bind, max_concurrency=None)
+    return dependency(
+        opening.call, opening.on(bind), limiter, commit_on, scope, AsyncExit
+    )
