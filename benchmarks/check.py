@@ -22,12 +22,14 @@ async def require_right_answers(
     """Ask each endpoint of each variant once, and look at what is in the database."""
     for session in ENDPOINTS:
         engine = database.engine_for(session, pool_size=2)
-        for variant in variants:
-            if variant.of(session):
-                await check(variant, session, engine, database)
-        closing = engine.dispose()
-        if closing is not None:
-            await closing
+        try:
+            for variant in variants:
+                if variant.of(session):
+                    await check(variant, session, engine, database)
+        finally:
+            closing = engine.dispose()
+            if closing is not None:
+                await closing
 
 
 async def check(

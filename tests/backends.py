@@ -19,6 +19,13 @@ DRIVERS = {"sqlite": ["sqlite"], "postgresql": ["psycopg", "asyncpg"]}
 # psycopg serves engines of both kinds, and the others' sync engines.
 ASYNC_ALONE = {"asyncpg"}
 
+# The fixtures that come in kinds, of which some are on an async engine.
+KINDS = {
+    "habitat": [kind.__name__ for kind in HABITATS],
+    "database": ["sync_session", "async_session"],
+    "nested": ["Nested", "AsyncNested"],
+}
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -28,22 +35,34 @@ class Backend:
     async_url: URL
 
     def engine(self, **options: Any) -> Engine:
-        engine = create_engine(self.url, **options)
-        self._listen(engine)
-        return engine
+        return engine_on(self.url, **options)
 
     def async_engine(self, **options: Any) -> AsyncEngine:
         engine = create_async_engine(self.async_url, **options)
-        self._listen(engine.sync_engine)
+        listen(engine.sync_engine)
         return engine
 
     def create_tables(self) -> None:
         engine = self.engine(poolclass=NullPool)
         Base.metadata.create_all(engine)
 
-    def _listen(self, engine: Engine) -> None:
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", set_pragmas)
+
+def engine_on(url: URL, **options: Any) -> Engine:
+    engine = create_engine(url, **options)
+    listen(engine)
+    return engine
+
+
+def impatient(engine: Engine) -> Engine:
+    """Return another engine there, which hardly waits for a lock."""
+    sqlite, others = {"timeout": 0.05}, {"options": "-c lock_timeout=50"}
+    is_sqlite = engine.dialect.name == "sqlite"
+    return engine_on(engine.url, connect_args=sqlite if is_sqlite else others)
+
+
+def listen(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", set_pragmas)
 
 
 def on_sqlite(directory: Path) -> Backend:
@@ -105,25 +124,22 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     databases: tuple[str, ...] = mark.args if mark else ("sqlite",)
     drivers = [driver for name in databases for driver in DRIVERS[name]]
     names = set(metafunc.fixturenames)
-    if "habitat" in names:
-        kinds = {kind.__name__: kind for kind in HABITATS}
-        _parametrize_pairs(metafunc, "habitat", kinds, drivers)
-    elif "database" in names:
-        kinds = {kind: kind for kind in ("sync_session", "async_session")}
-        _parametrize_pairs(metafunc, "database", kinds, drivers)
+    if held := names & KINDS.keys():
+        (name,) = held
+        _parametrize_pairs(metafunc, name, KINDS[name], drivers)
     elif mark and names & {"make_engine", "make_async_engine"}:
         is_async = "make_async_engine" in names
         metafunc.parametrize("backend", list(_fit(drivers, is_async)), indirect=True)
 
 
 def _parametrize_pairs(
-    metafunc: pytest.Metafunc, name: str, kinds: dict[str, Any], drivers: list[str]
+    metafunc: pytest.Metafunc, name: str, kinds: list[str], drivers: list[str]
 ) -> None:
-    pairs = [
-        pytest.param(kind, driver, id=id_ if driver == "sqlite" else f"{id_}-{driver}")
-        for id_, kind in kinds.items()
-        for driver in _fit(drivers, "async" in id_.lower())
-    ]
+    pairs = []
+    for kind in kinds:
+        for driver in _fit(drivers, "async" in kind.lower()):
+            id_ = kind if driver == "sqlite" else f"{kind}-{driver}"
+            pairs.append(pytest.param(kind, driver, id=id_))
     metafunc.parametrize(f"{name}, backend", pairs, indirect=True)
 
 

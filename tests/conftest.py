@@ -24,13 +24,15 @@ from backends import (
     parametrize,
     set_pragmas,
 )
-from contract import Habitat
+from contract import HABITATS, Habitat
 from postgresql import NoPostgreSQL, PostgreSQL, postgresql
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 settings.register_profile(
     "safesession",
+    # And not Hypothesis's profile for CI, which tries the same again and again.
+    settings.get_profile("default"),
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -140,9 +142,10 @@ def habitat(
     make_engine: Callable[..., Engine],
     make_async_engine: Callable[..., AsyncEngine],
 ) -> Iterator[Habitat]:
-    make = make_async_engine if "Async" in request.param.__name__ else make_engine
+    make = make_async_engine if "Async" in request.param else make_engine
     engine = make(pool_size=1, max_overflow=0, pool_timeout=2)
-    habitat: Habitat = request.param(engine)
+    kinds = {kind.__name__: kind for kind in HABITATS}
+    habitat: Habitat = kinds[request.param](engine)
     # SQLAlchemy's first connection is special: it is asked for its abilities.
     habitat.run(lambda session: session.connection() and None)
     gc.disable()

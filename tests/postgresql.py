@@ -9,9 +9,8 @@ parent directories to all. Here root's server runs as `nobody`, on a copy of bin
 that lie where only root can go.
 
 A shell starts the server, and stops it when its stdin ends: so it ends with the process
-that wanted it, even a killed one; and Ctrl-C does not reach it before its tests end.
-
-There is a password, as any user of the machine can reach 127.0.0.1, and a superuser of
+that wanted it, even a killed one; and Ctrl-C does not reach it before its tests end. It
+has a password, as any user of the machine can reach 127.0.0.1, and a superuser of
 PostgreSQL runs commands as the user that the server runs as.
 """
 
@@ -32,7 +31,6 @@ import psycopg
 from sqlalchemy import URL, make_url
 
 VARIABLE = "SAFESESSION_TEST_PG_URL"
-
 # Two-phase commit is off by default, and no test outlives the machine.
 OPTIONS = (
     "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off "
@@ -99,7 +97,8 @@ def postgresql() -> Iterator[PostgreSQL]:
         start_new_session=True,
         **user,
     ) as shell:
-        if next(shell.stdout or iter(())) != b"ready\n":
+        assert shell.stdout is not None
+        if shell.stdout.readline() != b"ready\n":
             raise RuntimeError((directory / "log").read_text())
         # After this, Popen ends the shell's stdin and waits for the shell.
         address = f"postgres:{password}@127.0.0.1:{port}/postgres"
@@ -120,7 +119,7 @@ def unprivileged(directory: Path) -> dict[str, Any]:
     """Return how a child gives up root's rights, and give `directory` to that user."""
     if os.geteuid() != 0:
         return {}
-    from pwd import getpwnam
+    from pwd import getpwnam  # which Windows has not
 
     uid, gid = getpwnam("nobody")[2:4]
     os.chown(directory, uid, gid)

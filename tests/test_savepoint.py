@@ -1,7 +1,6 @@
 """A scope inside a session is a SAVEPOINT: the contract in another ambient state."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -12,11 +11,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
 
-from contract import dispose, left_by, left_by_async
+from contract import dispose, in_transaction, left_by, left_by_async
 from models import Note, Reply, stored
 from safesession import async_session_scope, session_scope
 from safesession.testing._faults import Faults
 from safesession.testing._harness import Body
+
+pytestmark = pytest.mark.on("sqlite", "postgresql")
 
 
 class Left(NamedTuple):
@@ -86,14 +87,17 @@ class AsyncNested(Nested):
         self._loop.close()
 
 
-@pytest.fixture(params=[Nested, AsyncNested])
+@pytest.fixture
 def nested(
     request: pytest.FixtureRequest,
     make_engine: Callable[..., Engine],
     make_async_engine: Callable[..., AsyncEngine],
 ) -> Iterator[Nested]:
-    make = make_async_engine if request.param is AsyncNested else make_engine
-    nested = request.param(make(pool_size=1, max_overflow=0, pool_timeout=2))
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 2}
+    if request.param == "AsyncNested":
+        nested: Nested = AsyncNested(make_async_engine(**options))
+    else:
+        nested = Nested(make_engine(**options))
     nested.run(add("warm"), after=lambda session: ValueError())
     yield nested
     nested.close()
@@ -304,7 +308,7 @@ def test_outer_scope_cannot_commit_what_a_savepoint_could_not_undo(
     nested: Nested, observer: Engine, step: str
 ) -> None:
     """Where the savepoint itself fails, nothing is left for the outer commit."""
-    failure = sqlite3.OperationalError("disk I/O error")
+    failure = nested.engine.dialect.loaded_dbapi.OperationalError("disk I/O error")
     error = None if "RELEASE" in step else ValueError("the cause")
 
     with Faults(nested.engine, {step: failure}):
@@ -331,6 +335,7 @@ def test_deferred_constraint_is_left_to_the_outer_commit(
     assert stored(observer) == []
 
 
+@pytest.mark.on("sqlite")
 def test_savepoint_begins_the_transaction_that_the_driver_is_set_to(
     make_engine: Callable[..., Engine],
 ) -> None:
@@ -355,9 +360,7 @@ def test_transactions_without_a_savepoint_are_begun_by_the_driver(
         with session_scope(outer):
             outer.execute(select(1))
         outer.commit()
-        driver_connection = outer.connection().connection.driver_connection
-        assert driver_connection is not None
-        assert not driver_connection.in_transaction
+        assert not in_transaction(outer.connection().connection.driver_connection)
 
 
 def test_savepoint_elsewhere_is_preceded_by_nothing(

@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from sqlalchemy import Engine, create_engine, delete, event, select
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from apps import ASGIApp, Message
-from backends import set_pragmas
+from backends import impatient
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._suspensions import Interrupt, Interrupted, Unit
@@ -42,8 +42,7 @@ class Place:
     def __init__(self, engine: Engine, async_engine: AsyncEngine) -> None:
         self.engine = engine
         self.async_engine = async_engine
-        self._impatient = create_engine(engine.url, connect_args={"timeout": 0.05})
-        event.listen(self._impatient, "connect", set_pragmas)
+        self._impatient = impatient(engine)
 
     async def at_each(
         self, unit: Unit, interrupt: Callable[[], Interrupt], *, first: int = 1

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import SessionTransaction
 
 from ._cleanup import Exit
-from ._opening import Flavour, begin_savepoint
+from ._opening import Flavour, Opening, begin_savepoint
 from ._outcome import ExceptionTypes
 from ._scope import Scope, T
 
@@ -80,7 +80,7 @@ class async_session_scope(Scope[T]):
 
     __slots__ = ("_exit",)
 
-    _flavour = ASYNC
+    _opening = Opening("async_session_scope", ASYNC)
 
     @overload
     def __init__(
@@ -140,7 +140,7 @@ class async_session_scope(Scope[T]):
         commit_on: ExceptionTypes = (),
         missing_ok: bool = False,
     ) -> None:
-        super().__init__(bind, class_, commit_on, missing_ok)
+        self._prepare(bind, class_, commit_on, missing_ok)
         self._exit: AsyncExit | None = None
 
     async def __aenter__(self) -> T:

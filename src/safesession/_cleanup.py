@@ -64,14 +64,14 @@ class Exit(ABC):
             return
         while not self._done:
             interrupt = await self._wait(interrupt)
-        if interrupt is None:
-            raise_in_place(self._failure)
-            return
+        if interrupt is not None:
+            if self._failure is not None:
+                set_context(interrupt, self._failure)
+            elif interrupt is not error:
+                set_context(interrupt, error)
+            raise_in_place(interrupt)
         if self._failure is not None:
-            set_context(interrupt, self._failure)
-        elif interrupt is not error:
-            set_context(interrupt, error)
-        raise_in_place(interrupt)
+            raise_in_place(self._failure)
 
     def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""

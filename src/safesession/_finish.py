@@ -30,8 +30,8 @@ def finish(
     except BaseException as interrupt:
         # A KeyboardInterrupt between two steps; those that are left are taken now.
         cleanup.take("exit", interrupt)
-        _take_steps(session, savepoint, Outcome.ROLLBACK, cleanup)
-    return cleanup.replacement
+        _take_steps(session, savepoint, "rollback", cleanup)
+    return None if cleanup.leaving is error else cleanup.leaving
 
 
 def _take_steps(
@@ -40,9 +40,14 @@ def _take_steps(
     outcome: Outcome,
     cleanup: "_Cleanup",
 ) -> None:
-    unit = _Root(session) if savepoint is None else _Savepoint(session, savepoint)
-    if unit.is_open():
-        committed = outcome is Outcome.COMMIT and cleanup.attempt("commit", unit.commit)
+    unit: _Root | _Savepoint | None = None
+    if savepoint is None:
+        if session.in_transaction():
+            unit = _Root(session)
+    elif _is_open(session, savepoint):
+        unit = _Savepoint(session, savepoint)
+    if unit is not None:
+        committed = outcome == "commit" and cleanup.attempt("commit", unit.commit)
         if not committed and not (
             cleanup.attempt("rollback", unit.rollback)
             and cleanup.attempt("close", unit.release)
@@ -52,10 +57,15 @@ def _take_steps(
         cleanup.attempt("invalidate", session.invalidate)
 
 
-def raise_in_place(failure: BaseException | None) -> None:
-    """Raise what `finish` returned, if anything, with the context it has."""
-    if failure is None:
-        return
+def _is_open(session: Session, savepoint: SessionTransaction) -> bool:
+    nested = session.get_nested_transaction()
+    while nested is not None and nested is not savepoint:
+        nested = nested.parent
+    return nested is not None
+
+
+def raise_in_place(failure: BaseException) -> None:
+    """Raise what `finish` returned, with the context it has."""
     context = BaseException.__getattribute__(failure, "__context__")
     try:
         raise failure
@@ -73,18 +83,16 @@ def needs_io(session: Session, outcome: Outcome) -> bool:
     """Tell whether `finish` has to talk to a database."""
     if not session.in_transaction():
         return False
-    return outcome is Outcome.COMMIT or bool(begun_by(session))
+    return outcome == "commit" or bool(begun_by(session))
 
 
 class _Cleanup:
     """The steps of one exit, and the exception that leaves the scope after them."""
 
-    def __init__(self, error: BaseException | None) -> None:
-        self._error = self._leaving = error
+    __slots__ = ("leaving",)
 
-    @property
-    def replacement(self) -> BaseException | None:
-        return None if self._leaving is self._error else self._leaving
+    def __init__(self, error: BaseException | None) -> None:
+        self.leaving = error
 
     def attempt(self, step: str, action: Callable[[], None]) -> bool:
         """Run one step; return whether it succeeded."""
@@ -96,16 +104,16 @@ class _Cleanup:
         return True
 
     def take(self, step: str, failure: BaseException) -> None:
-        leaving = self._leaving
+        leaving = self.leaving
         if failure is leaving:
             return
         if not issubclass(type(failure), Exception):
             # A KeyboardInterrupt, a SystemExit, a cancellation: not to be held back.
             if leaving is not None:
                 set_context(failure, leaving)
-            self._leaving = failure
+            self.leaving = failure
         elif step in ("commit", "exit") and leaving is None:
-            self._leaving = failure
+            self.leaving = failure
         elif step != "report":
             telling = partial(report, step, cast(Exception, failure), leaving)
             self.attempt("report", telling)
@@ -114,11 +122,16 @@ class _Cleanup:
 class _Root:
     """The transaction of a session, with whatever savepoints are open in it."""
 
+    __slots__ = ("_session",)
+
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.is_open = session.in_transaction
-        self.commit = session.commit
-        self.invalidate = session.invalidate
+
+    def commit(self) -> None:
+        self._session.commit()
+
+    def invalidate(self) -> None:
+        self._session.invalidate()
 
     def rollback(self) -> None:
         session = self._session
@@ -150,16 +163,14 @@ class _Root:
 class _Savepoint:
     """A savepoint in a session that stays open."""
 
+    __slots__ = ("_savepoint", "_session")
+
     def __init__(self, session: Session, savepoint: SessionTransaction) -> None:
         self._session = session
         self._savepoint = savepoint
-        self.commit = savepoint.commit
 
-    def is_open(self) -> bool:
-        nested = self._session.get_nested_transaction()
-        while nested is not None and nested is not self._savepoint:
-            nested = nested.parent
-        return nested is not None
+    def commit(self) -> None:
+        self._savepoint.commit()
 
     def rollback(self) -> None:
         # SQLAlchemy sends no ROLLBACK TO after a RELEASE that failed.

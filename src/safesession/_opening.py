@@ -42,8 +42,8 @@ class Opening:
 
     call: str
     flavour: Flavour
-    class_: type | None
-    missing_ok: bool
+    class_: type | None = None
+    missing_ok: bool = False
     crosses_threads: bool = False
 
     def on(self, bind: Any) -> Callable[[], Any]:
@@ -51,7 +51,8 @@ class Opening:
 
         Whatever can be refused without calling anything is refused here.
         """
-        self._check_class()
+        if self.class_ is not None:
+            self._check_class(self.class_)
         open_session = self._on_resolved(bind)
         if open_session is not None:
             return open_session
@@ -107,9 +108,9 @@ class Opening:
             self.call,
         )
 
-    def _check_class(self) -> None:
-        class_, session = self.class_, self.flavour.session
-        if class_ is None or (inspect.isclass(class_) and issubclass(class_, session)):
+    def _check_class(self, class_: type) -> None:
+        session = self.flavour.session
+        if inspect.isclass(class_) and issubclass(class_, session):
             return
         raise InvalidArgument(
             f"{self.call}() got {describe(class_)} as class_. "

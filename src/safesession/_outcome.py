@@ -1,17 +1,13 @@
 """The one decision: does a scope end in commit or in rollback?"""
 
 import inspect
-from enum import Enum
+from typing import Literal
 
 from ._binds import describe
 from .errors import InvalidArgument
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
-
-
-class Outcome(Enum):
-    COMMIT = "commit"
-    ROLLBACK = "rollback"
+Outcome = Literal["commit", "rollback"]
 
 
 def decide(
@@ -20,8 +16,8 @@ def decide(
     """Return the outcome of a scope whose body raised `error`, or ended normally."""
     # Not isinstance(): it may ask the exception for its __class__, which may raise.
     if error is None or issubclass(type(error), commit_on):
-        return Outcome.COMMIT
-    return Outcome.ROLLBACK
+        return "commit"
+    return "rollback"
 
 
 def exception_types(

@@ -1,6 +1,7 @@
 """`session_scope`, and what it shares with `async_session_scope`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
@@ -8,7 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from ._finish import finish, raise_in_place
-from ._opening import SYNC, Flavour, Opening, begin_savepoint
+from ._opening import SYNC, Opening, begin_savepoint
 from ._outcome import ExceptionTypes, Outcome, decide, exception_types
 from .errors import ScopeMisuse
 
@@ -24,32 +25,34 @@ class Scope(Generic[T]):
 
     __slots__ = ("_commit_on", "_open", "_phase", "_savepoint", "_session")
 
-    _flavour: ClassVar[Flavour]
+    # How sessions are opened without class_ and missing_ok: most are.
+    _opening: ClassVar[Opening]
 
-    def __init__(
+    def _prepare(
         self,
         bind: Any,
         class_: type | None,
         commit_on: ExceptionTypes,
         missing_ok: bool,
     ) -> None:
-        call = type(self).__name__
-        opening = Opening(call, self._flavour, class_, missing_ok)
+        opening = self._opening
+        if class_ is not None or missing_ok:
+            opening = replace(opening, class_=class_, missing_ok=missing_ok)
         self._session: Any = None
         self._open: Callable[[], Any] | None = None
-        if isinstance(bind, self._flavour.session):
+        if isinstance(bind, opening.flavour.session):
             opening.refuse_class_beside(bind)
             self._session = bind
         else:
             self._open = opening.on(bind)
-        self._commit_on = exception_types(call, commit_on)
+        self._commit_on = exception_types(opening.call, commit_on)
         self._savepoint: SessionTransaction | None = None
         self._phase = "new"
 
     def _enter(self) -> bool:
         """Open the session, or return True where a savepoint is to begin."""
         if self._phase != "new":
-            call = type(self).__name__
+            call = self._opening.call
             raise ScopeMisuse(
                 f"This {call}() was entered before, and a scope serves one block. "
                 f"Call {call}() again for each 'with' block."
@@ -65,7 +68,7 @@ class Scope(Generic[T]):
         """Return the session of the block, which is ``None`` for a missing bind."""
         if self._phase != "entered":
             raise ScopeMisuse(
-                f"This {type(self).__name__}() was left without being entered, or left "
+                f"This {self._opening.call}() was left without being entered, or left "
                 "twice. Enter and leave it by a 'with' statement."
             )
         return self._session
@@ -115,7 +118,7 @@ class session_scope(Scope[T]):
 
     __slots__ = ()
 
-    _flavour = SYNC
+    _opening = Opening("session_scope", SYNC)
 
     @overload
     def __init__(
@@ -175,7 +178,7 @@ class session_scope(Scope[T]):
         commit_on: ExceptionTypes = (),
         missing_ok: bool = False,
     ) -> None:
-        super().__init__(bind, class_, commit_on, missing_ok)
+        self._prepare(bind, class_, commit_on, missing_ok)
 
     def __enter__(self) -> T:
         if self._enter():
@@ -194,17 +197,19 @@ class session_scope(Scope[T]):
         except BaseException as interrupt:
             # Between two steps, unless it is a ScopeMisuse: what is left is done now.
             if self._phase == "entered":
-                raise_in_place(self._end(Outcome.ROLLBACK, interrupt))
+                failure = self._end("rollback", interrupt)
+                if failure is not None:
+                    raise_in_place(failure)
             raise
-        raise_in_place(failure)
+        if failure is not None:
+            raise_in_place(failure)
 
     def _end(
         self, outcome: Outcome, error: BaseException | None
     ) -> BaseException | None:
+        failure = None
         session = self._entered()
-        if session is None:
-            failure = None
-        else:
+        if session is not None:
             failure = finish(session, self._savepoint, outcome, error)
         self._left()
         return failure
