@@ -7,6 +7,7 @@ from typing import cast
 from sqlalchemy import Connection, NestedTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._aborted import require_alive
 from ._begun import begun_by
 from ._outcome import Outcome
 from ._report import report
@@ -128,6 +129,7 @@ class _Root:
         self._session = session
 
     def commit(self) -> None:
+        require_alive(self._session)
         self._session.commit()
 
     def invalidate(self) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
+from ._aborted import watch
 from ._begun import begun_by
 from ._binds import describe, hint, is_callable_bind
 from ._report import logger
@@ -118,7 +119,11 @@ class Opening:
         )
 
     def _check_engine(self, bind: Any) -> None:
-        if bind is None or self.flavour is not SYNC:
+        if bind is None:
+            return
+        if bind.dialect.name == "postgresql":
+            watch(bind.dialect)
+        if self.flavour is not SYNC:
             return
         if bind.dialect.is_async:
             raise InvalidArgument(
