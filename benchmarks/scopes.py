@@ -28,7 +28,8 @@ from .server import answer, hear, introduce_oneself, process
 BASELINE = "hand-written"
 SAFESESSION = "safesession"
 BEGIN = "sessionmaker.begin()"
-VARIANTS = (BASELINE, BEGIN, SAFESESSION)
+CLOSE = "hand-written, close()"
+VARIANTS = (BASELINE, CLOSE, BEGIN, SAFESESSION)
 WORK = ("empty", "SELECT", "INSERT")
 
 Scope = Callable[[], AbstractContextManager[Session]]
@@ -41,6 +42,16 @@ def sync_scopes(engine: Engine) -> dict[str, Scope]:
 
     @contextmanager
     def hand_written() -> Iterator[Session]:
+        with make_session() as session:
+            try:
+                yield session
+                session.commit()
+            except BaseException:
+                session.rollback()
+                raise
+
+    @contextmanager
+    def closing_itself() -> Iterator[Session]:
         session = make_session()
         try:
             yield session
@@ -53,6 +64,7 @@ def sync_scopes(engine: Engine) -> dict[str, Scope]:
 
     return {
         BASELINE: hand_written,
+        CLOSE: closing_itself,
         BEGIN: make_session.begin,
         SAFESESSION: lambda: session_scope(engine),
     }
@@ -64,6 +76,17 @@ def async_scopes(engine: AsyncEngine) -> dict[str, AsyncScope]:
 
     @asynccontextmanager
     async def hand_written() -> AsyncIterator[AsyncSession]:
+        async with make_session() as session:
+            try:
+                yield session
+                await session.commit()
+            except BaseException:
+                await session.rollback()
+                raise
+
+    # Its close() is not protected from a cancellation, as that of a block is.
+    @asynccontextmanager
+    async def closing_itself() -> AsyncIterator[AsyncSession]:
         session = make_session()
         try:
             yield session
@@ -76,6 +99,7 @@ def async_scopes(engine: AsyncEngine) -> dict[str, AsyncScope]:
 
     return {
         BASELINE: hand_written,
+        CLOSE: closing_itself,
         BEGIN: make_session.begin,
         SAFESESSION: lambda: async_session_scope(engine),
     }

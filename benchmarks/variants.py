@@ -41,15 +41,13 @@ def hand_written(scope: Literal["function", "request"]) -> Install:
         make_session = sessionmaker(engine)
 
         def get_session() -> Iterator[Session]:
-            session = make_session()
-            try:
-                yield session
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
-            finally:
-                session.close()
+            with make_session() as session:
+                try:
+                    yield session
+                    session.commit()
+                except BaseException:
+                    session.rollback()
+                    raise
 
         return Depends(get_session, scope=scope)
 
@@ -63,15 +61,13 @@ def async_hand_written(scope: Literal["function", "request"]) -> Install:
         make_session = async_sessionmaker(engine, expire_on_commit=False)
 
         async def get_session() -> AsyncIterator[AsyncSession]:
-            session = make_session()
-            try:
-                yield session
-                await session.commit()
-            except BaseException:
-                await session.rollback()
-                raise
-            finally:
-                await session.close()
+            async with make_session() as session:
+                try:
+                    yield session
+                    await session.commit()
+                except BaseException:
+                    await session.rollback()
+                    raise
 
         return Depends(get_session, scope=scope)
 
