@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from anyio import fail_after
+from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from interruptions import Position
+from interruptions import Position, contexts
 from models import stored
 from safesession import async_session_scope
 from safesession._cleanup import Exit
 from safesession.testing._faults import Faults
-from units import EXHAUSTIVE, ROWS, work
+from units import EXHAUSTIVE, ROWS, Client, Place, app_of, work
 
 SCRIPT = Path(__file__).with_name("interrupted_loop.py")
 
@@ -150,3 +151,61 @@ async def test_exit_goes_on_after_an_interrupt(
     assert raised.value.__context__ is fault
     assert stored(engine) == (ROWS if fault is None else [])
     assert async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_second_interrupt_of_an_exit_that_waits(
+    async_engine: AsyncEngine, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KeyboardInterrupt after a cancellation leaves in place of it."""
+    interrupts: list[BaseException] = [KeyboardInterrupt(), asyncio.CancelledError()]
+    wait = asyncio.wait
+
+    async def interrupted_wait(tasks: Any) -> Any:
+        if interrupts:
+            raise interrupts.pop()
+        return await wait(tasks)
+
+    monkeypatch.setattr(asyncio, "wait", interrupted_wait)
+
+    with pytest.raises(KeyboardInterrupt):
+        async with async_session_scope(async_engine) as session:
+            await session.run_sync(work)
+
+    assert stored(engine) == ROWS
+
+
+@pytest.mark.anyio
+async def test_exit_that_is_closed_while_it_waits(
+    async_engine: AsyncEngine, engine: Engine
+) -> None:
+    """It waits for nothing more, as a coroutine that is closed may not."""
+    returned = asyncio.Event()
+    event.listen(async_engine.sync_engine, "checkin", lambda *_: returned.set())
+    scope = async_session_scope(async_engine)
+    session = await scope.__aenter__()
+    await session.run_sync(work)
+    leaving = scope.__aexit__(None, None, None)
+    leaving.send(None)
+
+    leaving.close()
+
+    with fail_after(5):
+        await returned.wait()
+    assert stored(engine) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["sync session", "async session"])
+def test_exit_of_a_request_goes_on_after_an_interrupt(
+    kind: str, async_engine: AsyncEngine, engine: Engine, monkeypatch: Any
+) -> None:
+    """It is raised after the end of the exit, with what failed there as context."""
+    monkeypatch.setattr(Exit, "_wait", once_interrupted(Exit._wait, after=False))
+    fault = OSError()
+    used: Any = engine if kind == "sync session" else async_engine
+
+    with pytest.raises(KeyboardInterrupt) as raised, Faults(used, {"commit": fault}):
+        asyncio.run(Client(app_of(Place(engine, async_engine), kind, int)).ask())
+
+    assert fault in contexts(raised.value)
+    assert stored(engine) == []

@@ -16,7 +16,13 @@ from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 from models import Note, stored
 from safesession import ScopeMisuse
 from safesession._threads import ThreadExit
-from safesession._turns import guard_of, open_guarded
+from safesession._turns import _result_class, guard_of, open_guarded
+
+
+@pytest.fixture(autouse=True)
+def no_classes_of_other_tests() -> None:
+    """Have the classes of results be made anew: they are what is tested."""
+    _result_class.cache_clear()
 
 
 def guarded(bind: Any, class_: type[Session] = Session) -> Session:
