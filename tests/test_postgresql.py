@@ -49,9 +49,7 @@ def test_statement_that_failed_and_was_caught_does_not_end_normally(
 
     assert stored(observer) == []
     assert isinstance(left, PendingRollbackError)
-    assert re.search(
-        r"caught in the block: .*SQLSTATE 22012", str(left)
-    )
+    assert re.search(r"caught in the block: .*SQLSTATE 22012", str(left))
     assert_nothing_left(habitat, hide.session, [])
 
 
