@@ -6,7 +6,7 @@ before it has its session, on the loop, where it is in nobody's way.
 """
 
 from asyncio import AbstractEventLoop, Future, get_running_loop
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, QueuePool
@@ -27,9 +27,10 @@ class Limit:
     first has to wait, the others have to.
     """
 
-    __slots__ = ("free", "size", "waiting")
+    __slots__ = ("admission", "free", "size", "waiting")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, admission: "Admission", size: int) -> None:
+        self.admission = admission
         self.size = size
         self.free = size
         self.waiting: Queue = {}
@@ -81,31 +82,43 @@ class Limiter:
 
     async def acquire(self, holder: Holder, session: Session) -> None:
         """Wait for a slot for the session, if it needs one."""
-        if self._max_concurrency is not None:
-            admission = _admission_of_loop()
-            limit = admission.limit_for(self, session)
-            if limit is not None:
-                await admission.acquire(holder, self, limit)
+        if self._max_concurrency is None:
+            return
+        limit = _admission_of_loop().limit_for(self, session)
+        if limit is not None and not limit.admission.take(holder, self, limit):
+            await limit.admission.wait(holder, self, limit)
 
     def release(self, holder: Holder) -> None:
         """Give the slot back, if one was taken."""
-        if self in holder.slots:
-            _admission_of_loop().release(holder, self)
+        limit = holder.slots.get(self)
+        if limit is not None:
+            limit.admission.release(holder, self)
 
-    def owner(self, session: Session) -> tuple[object, int | None]:
-        """Return whose slots the session needs, and how many of them there are."""
-        if isinstance(self._max_concurrency, int):
-            return self, self._max_concurrency
+    def owner(self, session: Session) -> object:
+        """Return whose slots the session needs, if any's."""
+        if self._max_concurrency != "pool":
+            return self
         bind = session.bind
         if not isinstance(bind, Engine):
-            return None, None
+            return None
         # What an engine keeps through dispose(), and shares with those that its
         # execution_options() returns.
         owner = bind.dialect
         if not self._used or self._current() is None:
             self._used = True
             self._owners.add(owner)
-        return owner, _capacity(bind)
+        return owner
+
+    def size(self, session: Session) -> int | None:
+        """Return how many slots there are, or ``None`` for no limit."""
+        if isinstance(self._max_concurrency, int):
+            return self._max_concurrency
+        pool = cast(Engine, session.bind).pool
+        # Private in SQLAlchemy, which tells it nowhere else.
+        overflow: int = getattr(pool, "_max_overflow", -1)
+        if isinstance(pool, QueuePool) and overflow >= 0:
+            return pool.size() + overflow
+        return None
 
     def may_need(self, owner: object) -> bool:
         """Tell whether a session of this dependency might need a slot of `owner`."""
@@ -127,16 +140,6 @@ class Limiter:
         return bind if isinstance(bind, (Engine, Connection)) else None
 
 
-def _capacity(engine: Engine) -> int | None:
-    """Return how many connections the pool gives at most, if it has a limit."""
-    pool = engine.pool
-    # Private in SQLAlchemy, which tells it nowhere else.
-    overflow: int = getattr(pool, "_max_overflow", -1)
-    if isinstance(pool, QueuePool) and overflow >= 0:
-        return pool.size() + overflow
-    return None
-
-
 class Admission:
     """The requests of one event loop that hold slots, and those that wait for them."""
 
@@ -147,18 +150,16 @@ class Admission:
         self._waiting: Queue = {}
 
     def limit_for(self, limiter: Limiter, session: Session) -> Limit | None:
-        owner, size = limiter.owner(session)
-        if size is None:
+        owner = limiter.owner(session)
+        if owner is None:
             return None
         limit = self._limits.get(owner)
-        if limit is None:
-            limit = self._limits[owner] = Limit(size)
+        if limit is None and (size := limiter.size(session)) is not None:
+            limit = self._limits[owner] = Limit(self, size)
         return limit
 
-    async def acquire(self, holder: Holder, limiter: Limiter, limit: Limit) -> None:
-        """Take a slot, or wait for one behind those that wait already."""
-        if self._take(holder, limiter, limit):
-            return
+    async def wait(self, holder: Holder, limiter: Limiter, limit: Limit) -> None:
+        """Wait for a slot behind those that wait already."""
         queue = self._waiting if holder.slots else limit.waiting
         turn = get_running_loop().create_future()
         queue[holder] = limiter, limit, turn
@@ -187,18 +188,19 @@ class Admission:
         limiter, limit, turn = queue[holder]
         # Done where it was cancelled, and is about to leave the queue.
         if not turn.done():
-            if not self._take(holder, limiter, limit):
+            if not self.take(holder, limiter, limit):
                 return False
             turn.set_result(None)
         del queue[holder]
         return True
 
-    def _take(self, holder: Holder, limiter: Limiter, limit: Limit) -> bool:
+    def take(self, holder: Holder, limiter: Limiter, limit: Limit) -> bool:
         """Take a slot, if one is free and can be spared."""
         # Who would wait for ever goes beyond the limit. What comes of that is a matter
         # of the pool, which raises in its own time.
-        beyond = holder.holds_all(limit) or (
-            holder in self._waiting and self._is_stuck(limit)
+        beyond = bool(holder.slots) and (
+            holder.holds_all(limit)
+            or (holder in self._waiting and self._is_stuck(limit))
         )
         if limit.free <= 0 and not beyond:
             return False
