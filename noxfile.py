@@ -59,6 +59,8 @@ FASTAPI = {
     "0.162": "fastapi==0.162.*",
     "newest": "fastapi",
 }
+# PostgreSQL is for `tests`, which takes long enough.
+ON_SQLITE = {"SAFESESSION_TEST_ON": "sqlite"}
 PAIRS = [*product(FASTAPI, SQLALCHEMY)]
 ENDS = [("lowest", "2.0"), ("newest", "2.1")]
 BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
@@ -113,6 +115,7 @@ def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
 @with_each(BETWEEN)
 def between(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
     """Run the tests with what lies between."""
+    session.env.update(ON_SQLITE)
     run_tests(session, fastapi, sqlalchemy)
 
 
@@ -120,7 +123,7 @@ def between(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest version of each requirement."""
     install_package(session, *LOWEST, *group("tests"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, env=ON_SQLITE)
 
 
 @nox.session(allow_parallel=True)
@@ -159,7 +162,7 @@ def build(session: nox.Session) -> None:
     with session.chdir(unpacked):
         where = "import safesession; assert 'site-packages' in safesession.__file__"
         session.run("python", "-c", where)
-        session.run("python", "-m", "pytest")
+        session.run("python", "-m", "pytest", env=ON_SQLITE)
 
 
 @nox.session(allow_parallel=True)

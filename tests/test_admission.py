@@ -320,7 +320,7 @@ async def test_cancelled_about_when_it_is_admitted(make_engine: MakeEngine) -> N
     get_session = session_dependency(make_engine(pool_size=1, max_overflow=0))
     insides = []
 
-    for steps in range(40):
+    for steps in range(25):
         door = Door(get_session)
         requests = await door.ask(0, 1, 2)
         door.release[0].set()
