@@ -53,6 +53,40 @@ def test_statement_that_failed_and_was_caught_does_not_end_normally(
     assert_nothing_left(habitat, hide.session, [])
 
 
+def test_failure_that_is_named(habitat: Habitat, observer: Engine) -> None:
+    """It is the one that the server gave up at, not one that a savepoint has undone."""
+
+    def hide_two(session: Session) -> None:
+        with pytest.raises(DBAPIError), session.begin_nested():
+            session.execute(text("SELECT * FROM nowhere"))
+        hide_failure(session)
+        with pytest.raises(DBAPIError):
+            session.execute(text("SELECT 1"))
+
+    left = habitat.run(Writes(hide_two))
+
+    assert isinstance(left, PendingRollbackError)
+    assert "SQLSTATE 22012" in str(left)
+
+
+def test_connection_that_is_lost_after_a_failure_undone(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """What COMMIT would have raised is what leaves."""
+
+    def undo_and_lose(session: Session) -> None:
+        with pytest.raises(DBAPIError), session.begin_nested():
+            divide_by_zero(session)
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        with observer.connect() as other:
+            other.execute(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
+
+    left = habitat.run(Writes(undo_and_lose))
+
+    assert isinstance(left, DBAPIError)
+    assert left.connection_invalidated
+
+
 def test_exception_after_a_hidden_failure_leaves_as_it_is(
     habitat: Habitat, observer: Engine
 ) -> None:
@@ -169,3 +203,16 @@ def contexts(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__context__
+
+
+def test_two_phase_transaction_with_a_failure_undone(
+    make_engine: Callable[..., Engine], observer: Engine
+) -> None:
+    """Nothing is asked of a connection whose transaction is prepared."""
+    with session_scope(sessionmaker(make_engine(), twophase=True)) as session:
+        session.add(Note(text="kept"))
+        with pytest.raises(DBAPIError), session.begin_nested():
+            divide_by_zero(session)
+        session.prepare()
+
+    assert stored(observer) == ["kept"]

@@ -6,7 +6,7 @@ caught in the block, nothing would tell that nothing was committed.
 
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, TwoPhaseTransaction, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
@@ -28,28 +28,42 @@ def watch(dialect: Dialect) -> None:
 
 def _remember(context: ExceptionContext) -> None:
     failure = context.sqlalchemy_exception
-    if context.connection is not None and failure is not None:
-        _failures.setdefault(context.connection, describe(failure))
+    # What follows in a transaction that is given up says nothing new.
+    if context.connection is not None and failure and not _says_given_up(failure):
+        _failures[context.connection] = describe(failure)
 
 
 def require_alive(session: Session) -> None:
     """Raise where a COMMIT of the session would be a ROLLBACK."""
     if not _failures:
         return
-    for connection in begun_by(session):
-        if connection in _failures and _is_given_up(connection):
-            raise PendingRollbackError(
-                "The database has given this transaction up, as a statement in it has "
-                "failed, and would answer COMMIT by a ROLLBACK. The failure was caught "
-                f"in the block: {_failures[connection]}. Let it leave the block, or "
-                "catch it around a 'with session.begin_nested():'."
-            )
+    for connection, begun in begun_by(session).items():
+        # The PREPARE of a two-phase transaction tells by itself.
+        two_phase = isinstance(begun, TwoPhaseTransaction)
+        if two_phase or connection not in _failures or not _is_given_up(connection):
+            continue
+        raise PendingRollbackError(
+            "The database has given this transaction up, as a statement in it has "
+            "failed, and would answer COMMIT by a ROLLBACK. The failure was caught "
+            f"in the block: {_failures[connection]}. Let it leave the block, or "
+            "catch it around a 'with session.begin_nested():'."
+        )
 
 
 def _is_given_up(connection: Connection) -> bool:
-    # A savepoint may have undone the failure.
     try:
         connection.exec_driver_sql("SELECT 1").close()
-    except DBAPIError:
-        return True
+    except DBAPIError as error:
+        if _says_given_up(error):
+            return True
+        raise
+    # A savepoint has undone the failure.
+    del _failures[connection]
     return False
+
+
+def _says_given_up(error: Exception) -> bool:
+    driver_error = getattr(error, "orig", None)
+    # asyncpg and psycopg name it one way, psycopg2 another.
+    codes = (getattr(driver_error, name, None) for name in ("sqlstate", "pgcode"))
+    return "25P02" in codes
