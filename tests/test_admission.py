@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
-from weakref import WeakSet
 
 import pytest
 from anyio import fail_after, move_on_after, wait_all_tasks_blocked
@@ -29,7 +28,7 @@ MakeEngine = Callable[..., Engine]
 @pytest.fixture(autouse=True)
 def no_other_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget those of other tests: a request here might ask for their sessions too."""
-    monkeypatch.setattr(_limits, "_limiters", WeakSet())
+    monkeypatch.setattr(_limits, "_limiters", [])
 
 
 class Count(BaseModel):
@@ -210,6 +209,129 @@ async def test_slot_that_another_request_may_need(make_engine: MakeEngine) -> No
     release.set()
     await asyncio.gather(*requests)
     assert {"12", "31"} == set(inside)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda engine: session_dependency(engine), id="engine"),
+        pytest.param(lambda engine: session_dependency(lambda: engine), id="callable"),
+    ],
+)
+async def test_many_dependencies(
+    made: Callable[[Engine], Any], make_engine: MakeEngine
+) -> None:
+    """They leave all slots but one to requests that have no session yet."""
+    engine = make_engine(pool_size=5, max_overflow=0)
+    dependencies = [made(engine) for _ in range(20)]
+    door = Door(dependencies[0])
+
+    await door.ask(*range(6))
+
+    assert [0, 1, 2, 3] == door.inside
+    for number in range(6):
+        await door.let_go(number)
+
+
+async def test_dependencies_that_take_no_slots(make_engine: MakeEngine) -> None:
+    engine = make_engine(pool_size=2, max_overflow=0)
+    with engine.connect() as connection:
+        others = [
+            session_dependency(connection),
+            session_dependency(None, missing_ok=True),
+            session_dependency(engine, max_concurrency=None),
+            session_dependency(sessionmaker(binds={Note: engine})),
+        ]
+        door = Door(session_dependency(engine))
+
+        await door.ask(0, 1)
+
+    assert len(others) == 4
+    assert [0, 1] == door.inside
+    await door.let_go(0)
+    await door.let_go(1)
+
+
+async def test_backlog_of_another_engine(make_engine: MakeEngine) -> None:
+    """Who comes later does not go first, on whichever engine."""
+    busy, idle = (
+        Door(session_dependency(make_engine(pool_size=size, max_overflow=0)))
+        for size in (2, 1)
+    )
+    await busy.ask(0, 1)
+    # It waits, as each of the two might ask for that session too.
+    await idle.ask(0)
+    await busy.ask(2, 3)
+    assert [[0, 1], []] == [busy.inside, idle.inside]
+
+    await busy.let_go(0)
+    await busy.let_go(1)
+
+    assert [0] == idle.inside
+    await idle.let_go(0)
+    assert [0, 1, 2, 3] == busy.inside
+    await busy.let_go(2)
+    await busy.let_go(3)
+
+
+async def test_request_that_waits_for_another(make_engine: MakeEngine) -> None:
+    """Where no slot has moved for as long as the pool would wait, the pool decides."""
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0.2)
+    get_session = session_dependency(engine)
+    app = FastAPI()
+    add_exception_handlers(app)
+
+    @app.get("/inner")
+    def inner(session: Annotated[Session, Depends(get_session)]) -> Count:
+        return count(session)
+
+    @app.get("/outer")
+    async def outer(
+        uses: bool, session: Annotated[Session, Depends(get_session)]
+    ) -> int:
+        if uses:
+            count(session)
+        return (await get(app, "/inner")).status_code
+
+    with fail_after(5):
+        assert 200 == (await get(app, "/outer?uses=0")).json()
+        assert 503 == (await get(app, "/outer?uses=1")).json()
+    assert 0 == engine.pool.checkedout()  # type: ignore[attr-defined]
+
+
+async def test_patience_begins_anew_when_a_slot_moves(make_engine: MakeEngine) -> None:
+    """However long a request waits, it is not let in while others have their turns."""
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0.3)
+    get_session = session_dependency(engine)
+    inside: list[int] = []
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(session: Annotated[Session, Depends(get_session)]) -> None:
+        inside.append(1)
+        assert 1 == len(inside)
+        await asyncio.sleep(0.1)
+        inside.pop()
+
+    assert {200: 6} == await answers(app, ["/"] * 6)
+
+
+async def test_patience_is_lost_when_the_turn_has_come(make_engine: MakeEngine) -> None:
+    """A request that was let in a moment before takes one slot, and not two."""
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0)
+    limiter = _limits.Limiter("session_dependency", engine, "pool")
+    first, second = _limits.Holder(), _limits.Holder()
+    with Session(engine) as session:
+        await limiter.acquire(first, session)
+        waiting = asyncio.create_task(limiter.acquire(second, session))
+        await asyncio.sleep(0)
+        limiter.release(first)
+        await waiting
+
+    assert [-1 + limit.size for limit in second.slots.values()] == [
+        limit.free for limit in second.slots.values()
+    ]
+    limiter.release(second)
 
 
 async def test_engine_that_changes_under_way(make_engine: MakeEngine) -> None:

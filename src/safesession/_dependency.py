@@ -56,8 +56,8 @@ def dependency(
             await leave(raised)
             raise
         finally:
-            limiter.release(holder)
             del holder.sessions[get_session]
+            limiter.release(holder)
 
     of_request: Any = Depends(session_of_request, scope=scope)
 

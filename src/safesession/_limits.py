@@ -5,34 +5,40 @@ holds the connection may need that very thread to give it back. So the request w
 before it has its session, on the loop, where it is in nobody's way.
 """
 
-from asyncio import AbstractEventLoop, Future, get_running_loop
-from typing import Any, Literal, TypeAlias, cast
-from weakref import WeakKeyDictionary, WeakSet
+from asyncio import AbstractEventLoop, Future, TimerHandle, get_running_loop
+from itertools import count
+from typing import Any, Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, Engine, QueuePool
 from sqlalchemy.orm import Session, sessionmaker
 
+from ._banker import Stock, all_can_end, held
 from ._binds import describe
 from .errors import InvalidArgument
 
 MaxConcurrency: TypeAlias = int | Literal["pool"] | None
-# Who waits, for which slot, in the order of their coming.
-Queue: TypeAlias = "dict[Holder, tuple[Limiter, Limit, Future[None]]]"
+# Who waits, in the order of their coming.
+Queue: TypeAlias = "dict[Future[None], Wait]"
+Slots: TypeAlias = "dict[Limiter, Limit]"
 
 
 class Limit:
-    """The slots that there are for the sessions of one engine, and who waits for one.
+    """The slots there are for the sessions of one engine, and who waits for one."""
 
-    Who waits here holds no slot of any limit, so all that do are alike: where the
-    first has to wait, the others have to.
-    """
+    __slots__ = ("admission", "free", "most", "moved", "patience", "size", "waiting")
 
-    __slots__ = ("admission", "free", "size", "waiting")
-
-    def __init__(self, admission: "Admission", size: int) -> None:
+    def __init__(self, admission: "Admission", size: int, patience: float) -> None:
         self.admission = admission
         self.size = size
         self.free = size
+        # How many slots a request takes at most, as far as has been seen.
+        self.most = 2
+        # When a slot was last taken or given back, and for how many seconds without
+        # either a request waits.
+        self.moved = 0.0
+        self.patience = patience
+        # Those that hold no slot of any limit yet.
         self.waiting: Queue = {}
 
 
@@ -43,19 +49,16 @@ class Holder:
 
     def __init__(self) -> None:
         self.sessions: dict[Any, Any] = {}
-        self.slots: dict[Limiter, Limit] = {}
+        self.slots: Slots = {}
 
-    def may_still_need(self, limit: Limit, needing: "set[Limiter]") -> int:
-        """Return how many slots more it may ask for, of those that there are at all."""
-        left = limit.size - self._held(limit)
-        return min(left, len(needing - self.slots.keys()))
 
-    def holds_all(self, limit: Limit) -> bool:
-        """Tell whether it would wait for itself, if it waited for another slot."""
-        return self._held(limit) >= limit.size
+class Wait(NamedTuple):
+    """A request that waits for a slot."""
 
-    def _held(self, limit: Limit) -> int:
-        return list(self.slots.values()).count(limit)
+    number: int
+    holder: Holder
+    limiter: "Limiter"
+    limit: Limit
 
 
 class Limiter:
@@ -78,14 +81,14 @@ class Limiter:
         self._owners: WeakSet[object] = WeakSet()
         self._used = False
         if max_concurrency is not None:
-            _limiters.add(self)
+            _limiters.append(ref(self, _limiters.remove))
 
     async def acquire(self, holder: Holder, session: Session) -> None:
         """Wait for a slot for the session, if it needs one."""
         if self._max_concurrency is None:
             return
         limit = _admission_of_loop().limit_for(self, session)
-        if limit is not None and not limit.admission.take(holder, self, limit):
+        if limit is not None and not limit.admission.enter(holder, self, limit):
             await limit.admission.wait(holder, self, limit)
 
     def release(self, holder: Holder) -> None:
@@ -99,45 +102,45 @@ class Limiter:
         if self._max_concurrency != "pool":
             return self
         bind = session.bind
-        if not isinstance(bind, Engine):
-            return None
         # What an engine keeps through dispose(), and shares with those that its
         # execution_options() returns.
-        owner = bind.dialect
-        if not self._used or self._current() is None:
+        owner = bind.dialect if isinstance(bind, Engine) else None
+        if not self._used or (owner is not None and self._current() is not bind):
             self._used = True
-            self._owners.add(owner)
+            if owner is not None:
+                self._owners.add(owner)
         return owner
 
-    def size(self, session: Session) -> int | None:
-        """Return how many slots there are, or ``None`` for no limit."""
+    def size(self, session: Session) -> tuple[int | None, float]:
+        """Return how many slots there are, or ``None`` for no limit; and a patience."""
+        pool = session.bind.engine.pool if session.bind is not None else None
+        patience = pool.timeout() if isinstance(pool, QueuePool) else _PATIENCE
         if isinstance(self._max_concurrency, int):
-            return self._max_concurrency
-        pool = cast(Engine, session.bind).pool
+            return self._max_concurrency, patience
         # Private in SQLAlchemy, which tells it nowhere else.
         overflow: int = getattr(pool, "_max_overflow", -1)
         if isinstance(pool, QueuePool) and overflow >= 0:
-            return pool.size() + overflow
-        return None
+            return pool.size() + overflow, patience
+        return None, patience
 
     def may_need(self, owner: object) -> bool:
         """Tell whether a session of this dependency might need a slot of `owner`."""
         if self._max_concurrency != "pool":
             return owner is self
         bind = self._current()
-        if bind is not None:
+        if bind is None or isinstance(bind, Connection):
+            return False
+        if isinstance(bind, Engine):
             return owner is bind.dialect
         # A callable may return any engine, and most return always the same.
         if self._used:
             return owner in self._owners
         return not isinstance(owner, Limiter)
 
-    def _current(self) -> Engine | Connection | None:
-        """Return what the sessions are bound to, where it is known before they are."""
+    def _current(self) -> Any:
+        """Return what the sessions are bound to, or a callable that will tell."""
         bind = self._bind
-        if isinstance(bind, sessionmaker):
-            bind = bind.kw.get("bind")
-        return bind if isinstance(bind, (Engine, Connection)) else None
+        return bind.kw.get("bind") if isinstance(bind, sessionmaker) else bind
 
 
 class Admission:
@@ -148,121 +151,165 @@ class Admission:
         self._holders: set[Holder] = set()
         # Those that hold a slot, and wait for another.
         self._waiting: Queue = {}
+        self._numbers = count()
 
     def limit_for(self, limiter: Limiter, session: Session) -> Limit | None:
         owner = limiter.owner(session)
         if owner is None:
             return None
         limit = self._limits.get(owner)
-        if limit is None and (size := limiter.size(session)) is not None:
-            limit = self._limits[owner] = Limit(self, size)
+        if limit is None:
+            size, patience = limiter.size(session)
+            if size is not None:
+                limit = self._limits[owner] = Limit(self, size, patience)
         return limit
 
+    def enter(self, holder: Holder, limiter: Limiter, limit: Limit) -> bool:
+        """Take a slot where nobody has to go first; tell whether it was taken."""
+        if not holder.slots and self._oldest() is not None:
+            return False
+        return self._take(holder, limiter, limit)
+
     async def wait(self, holder: Holder, limiter: Limiter, limit: Limit) -> None:
-        """Wait for a slot behind those that wait already."""
+        """Wait for a slot, for as long as others have theirs in turn."""
+        loop = get_running_loop()
         queue = self._waiting if holder.slots else limit.waiting
-        turn = get_running_loop().create_future()
-        queue[holder] = limiter, limit, turn
-        if queue is self._waiting:
-            self._admit_holders()
+        turn = loop.create_future()
+        queue[turn] = Wait(next(self._numbers), holder, limiter, limit)
+        timer: TimerHandle
+
+        def lose_patience() -> None:
+            nonlocal timer
+            left = limit.moved + limit.patience - loop.time()
+            if left > 0:
+                timer = loop.call_later(left, lose_patience)
+            elif not turn.done():
+                # Nobody gives a slot back, or not for this one. It is a matter of the
+                # pool now, which has a connection or raises.
+                del queue[turn]
+                self._give(holder, limiter, limit)
+                turn.set_result(None)
+
+        timer = loop.call_later(limit.patience, lose_patience)
+        # It may be the last that could have gone on.
+        self._admit()
         try:
             await turn
         finally:
-            queue.pop(holder, None)
+            timer.cancel()
+            queue.pop(turn, None)
+            self._admit()
 
     def release(self, holder: Holder, limiter: Limiter) -> None:
         """Give a slot back, and admit who can go on now."""
-        self._give_back(holder, limiter)
-        self._admit_holders()
-        for limit in self._limits.values():
-            while limit.waiting and self._admit(
-                limit.waiting, next(iter(limit.waiting))
-            ):
-                pass
-
-    def _admit_holders(self) -> None:
-        for holder in list(self._waiting):
-            self._admit(self._waiting, holder)
-
-    def _admit(self, queue: Queue, holder: Holder) -> bool:
-        limiter, limit, turn = queue[holder]
-        # Done where it was cancelled, and is about to leave the queue.
-        if not turn.done():
-            if not self.take(holder, limiter, limit):
-                return False
-            turn.set_result(None)
-        del queue[holder]
-        return True
-
-    def take(self, holder: Holder, limiter: Limiter, limit: Limit) -> bool:
-        """Take a slot, if one is free and can be spared."""
-        # Who would wait for ever goes beyond the limit. What comes of that is a matter
-        # of the pool, which raises in its own time.
-        beyond = bool(holder.slots) and (
-            holder.holds_all(limit)
-            or (holder in self._waiting and self._is_stuck(limit))
-        )
-        if limit.free <= 0 and not beyond:
-            return False
-        holder.slots[limiter] = limit
-        limit.free -= 1
-        self._holders.add(holder)
-        if beyond or len(_limiters) == 1 or self._all_can_end():
-            return True
-        self._give_back(holder, limiter)
-        return False
-
-    def _give_back(self, holder: Holder, limiter: Limiter) -> None:
-        holder.slots.pop(limiter).free += 1
+        limit = holder.slots.pop(limiter)
+        limit.free += 1
+        limit.moved = get_running_loop().time()
         if not holder.slots:
             self._holders.discard(holder)
+        self._admit()
 
-    def _is_stuck(self, limit: Limit) -> bool:
-        """Tell whether those that hold slots of the limit wait for ever.
+    def _admit(self) -> None:
+        for turn in list(self._waiting):
+            self._admit_one(self._waiting, turn)
+        while (oldest := self._oldest()) is not None:
+            if not self._admit_one(*oldest):
+                break
 
-        They may where a dependency was made, or returned another engine than before,
-        when they had their sessions already.
+    def _oldest(self) -> "tuple[Queue, Future[None]] | None":
+        """Return who waits for longest, of those for whom a slot is free.
+
+        No younger one goes before it, on whichever limit: a slot of another may be what
+        is to be spared for it.
         """
-        return not self._all_can_end() and all(
-            holder in self._waiting
-            for holder in self._holders
-            if limit in holder.slots.values()
-        )
+        queues = [
+            limit.waiting
+            for limit in self._limits.values()
+            if limit.waiting and limit.free > 0
+        ]
+        if not queues:
+            return None
+        firsts = [(queue, next(iter(queue))) for queue in queues]
+        return min(firsts, key=lambda first: first[0][first[1]].number)
 
-    def _all_can_end(self) -> bool:
-        """Tell whether all requests can have what they may ask for, one after another.
-
-        A request does not say beforehand for how many sessions it will ask. Where each
-        has one and waits for another, they wait for ever.
-        """
-        needing: dict[Limit, set[Limiter]] = {}
-        for owner, limit in self._limits.items():
-            limiters = {each for each in _limiters if each.may_need(owner)}
-            if limit.free < len(limiters):
-                needing[limit] = limiters
-        free = {limit: limit.free for limit in needing}
-        left = set(self._holders)
-        while left:
-            ending = {
-                holder
-                for holder in left
-                if all(
-                    holder.may_still_need(limit, needing[limit]) <= free[limit]
-                    for limit in needing
-                )
-            }
-            if not ending:
+    def _admit_one(self, queue: Queue, turn: "Future[None]") -> bool:
+        wait = queue[turn]
+        # Done where it was cancelled, and is about to leave the queue.
+        if not turn.done():
+            if not self._take(wait.holder, wait.limiter, wait.limit):
                 return False
-            for holder in ending:
-                for limit in holder.slots.values():
-                    if limit in free:
-                        free[limit] += 1
-            left -= ending
+            turn.set_result(None)
+        del queue[turn]
         return True
 
+    def _take(self, holder: Holder, limiter: Limiter, limit: Limit) -> bool:
+        """Take a slot, if one is free and can be spared, or it would wait for ever."""
+        beyond = bool(holder.slots) and (
+            held(holder.slots, limit) >= limit.size or self._is_stuck(holder, limit)
+        )
+        if not beyond:
+            if limit.free <= 0:
+                return False
+            if len(_limiters) > 1 and not self._all_can_end(holder, limiter, limit):
+                return False
+        self._give(holder, limiter, limit)
+        return True
 
-_limiters: WeakSet[Limiter] = WeakSet()
+    def _give(self, holder: Holder, limiter: Limiter, limit: Limit) -> None:
+        holder.slots[limiter] = limit
+        self._holders.add(holder)
+        limit.free -= 1
+        limit.moved = get_running_loop().time()
+        limit.most = max(limit.most, held(holder.slots, limit))
+
+    def _is_stuck(self, holder: Holder, limit: Limit) -> bool:
+        """Tell whether all that hold slots of the limit wait, and are to wait for ever.
+
+        They may where requests ask for more sessions than was seen, or a dependency
+        returned another engine than before.
+        """
+        waiting = {wait.holder for wait in self._waiting.values()}
+        return (
+            holder in waiting
+            and all(
+                each in waiting
+                for each in self._holders
+                if limit in each.slots.values()
+            )
+            and not self._all_can_end()
+        )
+
+    def _all_can_end(
+        self,
+        holder: Holder | None = None,
+        limiter: Limiter | None = None,
+        limit: Limit | None = None,
+    ) -> bool:
+        """Tell whether all requests can have what they may ask for, one after another.
+
+        Given the three, the answer is for when that slot is taken.
+        """
+        slots = {each: each.slots for each in self._holders}
+        if holder is not None and limiter is not None and limit is not None:
+            slots[holder] = holder.slots | {limiter: limit}
+        limiters = [each for each in (made() for made in list(_limiters)) if each]
+        stocks = [
+            Stock(
+                one,
+                one.free - (one is limit),
+                min(one.most, one.size),
+                {each for each in limiters if each.may_need(owner)},
+            )
+            for owner, one in self._limits.items()
+        ]
+        return all_can_end(slots.values(), stocks)
+
+
+# Not a WeakSet: another thread may make a dependency while it is looked through.
+_limiters: list[ref[Limiter]] = []
 _admissions: WeakKeyDictionary[AbstractEventLoop, Admission] = WeakKeyDictionary()
+# What is SQLAlchemy's own, for a pool without a timeout.
+_PATIENCE = 30.0
 
 
 def _admission_of_loop() -> Admission:
