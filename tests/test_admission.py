@@ -324,6 +324,8 @@ async def test_patience_is_lost_when_the_turn_has_come(make_engine: MakeEngine) 
     with Session(engine) as session:
         await limiter.acquire(first, session)
         waiting = asyncio.create_task(limiter.acquire(second, session))
+        # It begins; and its time is up, right after the next step.
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
         limiter.release(first)
         await waiting

@@ -65,8 +65,10 @@ def _is_open(session: Session, savepoint: SessionTransaction) -> bool:
     return nested is not None
 
 
-def raise_in_place(failure: BaseException) -> None:
-    """Raise what `finish` returned, with the context it has."""
+def raise_in_place(failure: BaseException | None) -> None:
+    """Raise what `finish` returned, if anything, with the context it has."""
+    if failure is None:
+        return
     context = BaseException.__getattribute__(failure, "__context__")
     try:
         raise failure

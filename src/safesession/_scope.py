@@ -197,9 +197,7 @@ class session_scope(Scope[T]):
         except BaseException as interrupt:
             # Between two steps, unless it is a ScopeMisuse: what is left is done now.
             if self._phase == "entered":
-                failure = self._end("rollback", interrupt)
-                if failure is not None:
-                    raise_in_place(failure)
+                raise_in_place(self._end("rollback", interrupt))
             raise
         if failure is not None:
             raise_in_place(failure)
