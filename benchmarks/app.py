@@ -39,6 +39,15 @@ class ItemRead(BaseModel):
     name: str
 
 
+def authentication(session_of_request: Any) -> Any:
+    """Return a sync dependency that reads with the session of the request."""
+
+    def authenticate(session: Annotated[Session, session_of_request]) -> None:
+        session.get_one(Item, 1)
+
+    return Depends(authenticate)
+
+
 async def reject() -> None:
     raise HTTPException(401)
 
@@ -63,9 +72,6 @@ def add_def(app: FastAPI, path: str, session_of_request: Any) -> None:
     """Add the endpoints that have a sync session in `def`."""
     SessionDep = Annotated[Session, session_of_request]
 
-    def authenticate(session: SessionDep) -> None:
-        session.get_one(Item, 1)
-
     @app.get(f"{path}/rejected")
     def rejected(session: SessionDep, _: Annotated[None, Depends(reject)]) -> None:
         pass
@@ -77,7 +83,7 @@ def add_def(app: FastAPI, path: str, session_of_request: Any) -> None:
     @app.get(
         f"{path}/guarded/{{item_id}}",
         response_model=ItemRead,
-        dependencies=[Depends(authenticate)],
+        dependencies=[authentication(session_of_request)],
     )
     def read_guarded(item_id: int, session: SessionDep) -> Item:
         return session.get_one(Item, item_id)
@@ -90,9 +96,6 @@ def add_def(app: FastAPI, path: str, session_of_request: Any) -> None:
 def add_async_def(app: FastAPI, path: str, session_of_request: Any) -> None:
     """Add the endpoints that have a sync session in `async def`."""
     SessionDep = Annotated[Session, session_of_request]
-
-    def authenticate(session: SessionDep) -> None:
-        session.get_one(Item, 1)
 
     @app.get(f"{path}/rejected")
     async def rejected(
@@ -107,7 +110,7 @@ def add_async_def(app: FastAPI, path: str, session_of_request: Any) -> None:
     @app.get(
         f"{path}/guarded/{{item_id}}",
         response_model=ItemRead,
-        dependencies=[Depends(authenticate)],
+        dependencies=[authentication(session_of_request)],
     )
     async def read_guarded(item_id: int, session: SessionDep) -> Item:
         return session.get_one(Item, item_id)

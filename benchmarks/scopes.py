@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from safesession import async_session_scope, session_scope
 
+from .by_hand import async_get_session_on, get_session_on
 from .databases import ROOT, Database, Item, Order
 from .interleaving import interleave
 from .results import Case, Series
@@ -41,16 +42,6 @@ def sync_scopes(engine: Engine) -> dict[str, Scope]:
     make_session = sessionmaker(engine)
 
     @contextmanager
-    def hand_written() -> Iterator[Session]:
-        with make_session() as session:
-            try:
-                yield session
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
-
-    @contextmanager
     def closing_itself() -> Iterator[Session]:
         session = make_session()
         try:
@@ -63,7 +54,7 @@ def sync_scopes(engine: Engine) -> dict[str, Scope]:
             session.close()
 
     return {
-        BASELINE: hand_written,
+        BASELINE: contextmanager(get_session_on(engine)),
         CLOSE: closing_itself,
         BEGIN: make_session.begin,
         SAFESESSION: lambda: session_scope(engine),
@@ -73,16 +64,6 @@ def sync_scopes(engine: Engine) -> dict[str, Scope]:
 def async_scopes(engine: AsyncEngine) -> dict[str, AsyncScope]:
     """Return the ways to enter an async scope."""
     make_session = async_sessionmaker(engine, expire_on_commit=False)
-
-    @asynccontextmanager
-    async def hand_written() -> AsyncIterator[AsyncSession]:
-        async with make_session() as session:
-            try:
-                yield session
-                await session.commit()
-            except BaseException:
-                await session.rollback()
-                raise
 
     # Its close() is not protected from a cancellation, as that of a block is.
     @asynccontextmanager
@@ -98,7 +79,7 @@ def async_scopes(engine: AsyncEngine) -> dict[str, AsyncScope]:
             await session.close()
 
     return {
-        BASELINE: hand_written,
+        BASELINE: asynccontextmanager(async_get_session_on(engine)),
         CLOSE: closing_itself,
         BEGIN: make_session.begin,
         SAFESESSION: lambda: async_session_scope(engine),

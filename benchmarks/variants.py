@@ -1,7 +1,7 @@
 """The ways to hold a session that are measured, each as its documentation has it."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -9,9 +9,10 @@ from typing import Any, Literal
 from fastapi import Depends, FastAPI
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, sessionmaker
 
 from safesession.fastapi import async_session_dependency, session_dependency
+
+from .by_hand import async_get_session_on, get_session_on
 
 # Each is given an app and an engine, and returns the `Depends` of an endpoint.
 Install = Callable[[FastAPI, Any], Any]
@@ -35,43 +36,13 @@ class Variant:
 
 
 def hand_written(scope: Literal["function", "request"]) -> Install:
-    """The careful one: commit, or roll back and raise, and close."""
-
-    def install(app: FastAPI, engine: Engine) -> Any:
-        make_session = sessionmaker(engine)
-
-        def get_session() -> Iterator[Session]:
-            with make_session() as session:
-                try:
-                    yield session
-                    session.commit()
-                except BaseException:
-                    session.rollback()
-                    raise
-
-        return Depends(get_session, scope=scope)
-
-    return install
+    """The generator function that is written by hand, as a dependency."""
+    return lambda app, engine: Depends(get_session_on(engine), scope=scope)
 
 
 def async_hand_written(scope: Literal["function", "request"]) -> Install:
     """The same for an async engine."""
-
-    def install(app: FastAPI, engine: AsyncEngine) -> Any:
-        make_session = async_sessionmaker(engine, expire_on_commit=False)
-
-        async def get_session() -> AsyncIterator[AsyncSession]:
-            async with make_session() as session:
-                try:
-                    yield session
-                    await session.commit()
-                except BaseException:
-                    await session.rollback()
-                    raise
-
-        return Depends(get_session, scope=scope)
-
-    return install
+    return lambda app, engine: Depends(async_get_session_on(engine), scope=scope)
 
 
 def safesession(app: FastAPI, engine: Engine) -> Any:

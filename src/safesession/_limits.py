@@ -292,7 +292,7 @@ class Admission:
         slots = {each: each.slots for each in self._holders}
         if holder is not None and limiter is not None and limit is not None:
             slots[holder] = holder.slots | {limiter: limit}
-        limiters = [each for each in (made() for made in list(_limiters)) if each]
+        limiters = [each for made in list(_limiters) if (each := made()) is not None]
         stocks = [
             Stock(
                 one,
