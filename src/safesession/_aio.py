@@ -163,12 +163,14 @@ class async_session_scope(Scope[T]):
             raise
 
     async def _leave(self, error: BaseException | None) -> None:
-        session = self._entered()
-        if session is not None:
+        if self._phase != "entered":
+            raise self._not_entered()
+        if self._session is not None:
             if self._exit is None:
-                self._exit = AsyncExit(session, self._commit_on, self._savepoint)
+                self._exit = AsyncExit(self._session, self._commit_on, self._savepoint)
             await self._exit.leave(error)
-        self._left()
+            self._session = None
+        self._phase = "left"
 
 
 class AsyncExit(Exit):

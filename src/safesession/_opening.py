@@ -72,11 +72,12 @@ class Opening:
     def _on_resolved(self, bind: Any) -> Callable[[], Any] | None:
         if bind is None:
             return self._on_nothing
-        if isinstance(bind, (self.flavour.engine, self.flavour.connection)):
+        flavour = self.flavour
+        if isinstance(bind, (flavour.engine, flavour.connection)):
             self._check_engine(bind)
-            session_class = self.class_ or self.flavour.session
-            return partial(session_class, bind, **self.flavour.session_options)
-        if isinstance(bind, self.flavour.sessionmaker):
+            session_class = self.class_ or flavour.session
+            return partial(session_class, bind, **flavour.session_options)
+        if isinstance(bind, flavour.sessionmaker):
             self.refuse_class_beside(bind)
             self._check_engine(bind.kw.get("bind"))
             return partial(self._on_sessionmaker, bind)

@@ -64,18 +64,11 @@ class Scope(Generic[T]):
         self._phase = "entered"
         return False
 
-    def _entered(self) -> Any:
-        """Return the session of the block, which is ``None`` for a missing bind."""
-        if self._phase != "entered":
-            raise ScopeMisuse(
-                f"This {self._opening.call}() was left without being entered, or left "
-                "twice. Enter and leave it by a 'with' statement."
-            )
-        return self._session
-
-    def _left(self) -> None:
-        self._phase = "left"
-        self._session = None
+    def _not_entered(self) -> ScopeMisuse:
+        return ScopeMisuse(
+            f"This {self._opening.call}() was left without being entered, or left "
+            "twice. Enter and leave it by a 'with' statement."
+        )
 
 
 class session_scope(Scope[T]):
@@ -205,9 +198,12 @@ class session_scope(Scope[T]):
     def _end(
         self, outcome: Outcome, error: BaseException | None
     ) -> BaseException | None:
+        if self._phase != "entered":
+            raise self._not_entered()
         failure = None
-        session = self._entered()
-        if session is not None:
-            failure = finish(session, self._savepoint, outcome, error)
-        self._left()
+        # There is none for a missing bind.
+        if self._session is not None:
+            failure = finish(self._session, self._savepoint, outcome, error)
+            self._session = None
+        self._phase = "left"
         return failure
