@@ -37,6 +37,13 @@ def test_decision(
     assert decide(error, commit_on) is outcome
 
 
+def test_decision_on_what_is_read_only() -> None:
+    """It never commits; a normal end is looked at for what was not flushed."""
+    assert decide(None, None) == "check"
+    assert decide(ValueError(), None) == "rollback"
+    assert decide(KeyboardInterrupt(), None) == "rollback"
+
+
 def test_decision_asks_nothing_of_the_exception() -> None:
     """An exception that raises when asked for its class is decided on all the same."""
     assert decide(Masked(), (ValueError,)) == "rollback"

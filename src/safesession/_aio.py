@@ -14,7 +14,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from ._cleanup import Exit
 from ._opening import Flavour, Opening, begin_savepoint
-from ._outcome import ExceptionTypes
+from ._outcome import CommitOn, ExceptionTypes
 from ._scope import Scope, T
 
 AS = TypeVar("AS", bound=AsyncSession)
@@ -64,6 +64,10 @@ class async_session_scope(Scope[T]):
             committed all the same, before the exception leaves. Default: none.
         missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
             session, and a warning in the log. Default: ``False``.
+        read_only: Whether every write is refused, and the scope ends in a rollback.
+            The database refuses it on PostgreSQL, MySQL, MariaDB and SQLite. On these
+            and on others, so does a guard that sees flushes, and INSERT, UPDATE, DELETE
+            and DDL that are not text. Default: ``False``.
 
     Raises:
         InvalidArgument: An argument is of the wrong kind. Raised by the call, before
@@ -89,6 +93,7 @@ class async_session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -98,6 +103,7 @@ class async_session_scope(Scope[T]):
         class_: type[AS],
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -106,6 +112,7 @@ class async_session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -114,6 +121,7 @@ class async_session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -123,6 +131,7 @@ class async_session_scope(Scope[T]):
         class_: type[AS],
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -131,6 +140,7 @@ class async_session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -139,13 +149,16 @@ class async_session_scope(Scope[T]):
         class_: type[AsyncSession] | None = None,
         commit_on: ExceptionTypes = (),
         missing_ok: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self._prepare(bind, class_, commit_on, missing_ok)
+        self._prepare(bind, class_, commit_on, missing_ok, read_only)
         self._exit: AsyncExit | None = None
 
     async def __aenter__(self) -> T:
         if self._enter():
-            self._savepoint = await self._session.run_sync(begin_savepoint)
+            self._savepoint = await self._session.run_sync(
+                begin_savepoint, self._read_only
+            )
             self._phase = "entered"
         return self._session  # type: ignore[no-any-return]
 
@@ -181,7 +194,7 @@ class AsyncExit(Exit):
     def __init__(
         self,
         session: AsyncSession,
-        commit_on: tuple[type[BaseException], ...],
+        commit_on: CommitOn,
         savepoint: SessionTransaction | None = None,
     ) -> None:
         super().__init__(session.sync_session, commit_on, savepoint)

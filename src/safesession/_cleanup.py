@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ._finish import finish, needs_io, raise_in_place, set_context
-from ._outcome import Outcome, decide
+from ._outcome import CommitOn, Outcome, decide
 
 _INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
@@ -33,7 +33,7 @@ class Exit(ABC):
     def __init__(
         self,
         session: Session,
-        commit_on: tuple[type[BaseException], ...],
+        commit_on: CommitOn,
         savepoint: SessionTransaction | None = None,
     ) -> None:
         self._session = session

@@ -8,7 +8,8 @@ from fastapi.requests import HTTPConnection
 
 from ._cleanup import Exit
 from ._limits import Holder, Limiter
-from ._outcome import ExceptionTypes, exception_types
+from ._opening import Opening
+from ._outcome import CommitOn, ExceptionTypes, what_to_commit_on
 from .errors import InvalidArgument, ScopeMisuse
 
 T = TypeVar("T")
@@ -18,20 +19,21 @@ DependencyScope: TypeAlias = Literal["function", "request"]
 
 
 def dependency(
-    call: str,
+    opening: Opening,
     open_session: Callable[[], Any],
     limiter: Limiter,
     commit_on: ExceptionTypes,
     scope: DependencyScope,
-    exit_of: Callable[[Any, tuple[type[BaseException], ...]], Exit],
+    exit_of: Callable[[Any, CommitOn], Exit],
 ) -> Dependency[Any]:
-    """Return a ``get_session``, as `call` was asked for it."""
+    """Return a ``get_session``, for a call that was asked for one."""
+    call = opening.call
     if scope not in ("function", "request"):
         raise InvalidArgument(
             f"{call}() got {scope!r} as its scope. Pass 'function' to end the "
             "transaction before the response is sent, or 'request' to end it after."
         )
-    types = exception_types(call, commit_on)
+    commits_on = what_to_commit_on(call, commit_on, opening.read_only)
 
     async def session_of_request(request: HTTPConnection) -> AsyncIterator[Any]:
         # FastAPI opens a second one for an endpoint below Security(..., scopes=...).
@@ -40,8 +42,10 @@ def dependency(
             yield holder.sessions[get_session]
             return
         session = holder.sessions[get_session] = open_session()
-        leave = _nothing if session is None else exit_of(session, types).leave
+        leave = _nothing if session is None else exit_of(session, commits_on).leave
         try:
+            if session is not None and holder.opened is not None:
+                holder.opened(getattr(session, "sync_session", session))
             # A WebSocket may stay open for days, and hold a connection for moments.
             if session is not None and request.scope["type"] == "http":
                 await limiter.acquire(holder, session)
@@ -52,6 +56,7 @@ def dependency(
                 raise
             await leave(None)
         except BaseException as raised:
+            holder.error = raised
             # What a KeyboardInterrupt has cut short.
             await leave(raised)
             raise

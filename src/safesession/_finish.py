@@ -5,11 +5,14 @@ from functools import partial
 from typing import cast
 
 from sqlalchemy import Connection, NestedTransaction, TwoPhaseTransaction
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ._aborted import require_alive
 from ._begun import begun_by
+from ._lost import outcome_unknown, was_lost_in_commit
 from ._outcome import Outcome
+from ._read_only import allow_writes, awaits_undoing, is_read_only
 from ._report import report
 
 
@@ -41,6 +44,10 @@ def _take_steps(
     outcome: Outcome,
     cleanup: "_Cleanup",
 ) -> None:
+    if outcome == "check":
+        cleanup.attempt("commit", session.flush)
+    if outcome != "commit" and is_read_only(session):
+        cleanup.attempt("rollback", partial(allow_writes, session, savepoint))
     unit: _Root | _Savepoint | None = None
     if savepoint is None:
         if session.in_transaction():
@@ -85,7 +92,7 @@ def set_context(error: BaseException, context: BaseException | None) -> None:
 def needs_io(session: Session, outcome: Outcome) -> bool:
     """Tell whether `finish` has to talk to a database."""
     if not session.in_transaction():
-        return False
+        return is_read_only(session) and awaits_undoing(session)
     return outcome == "commit" or bool(begun_by(session))
 
 
@@ -132,7 +139,12 @@ class _Root:
 
     def commit(self) -> None:
         require_alive(self._session)
-        self._session.commit()
+        try:
+            self._session.commit()
+        except DBAPIError as error:
+            if was_lost_in_commit(error):
+                raise outcome_unknown(error) from error
+            raise
 
     def invalidate(self) -> None:
         self._session.invalidate()

@@ -6,6 +6,7 @@ before it has its session, on the loop, where it is in nobody's way.
 """
 
 from asyncio import AbstractEventLoop, Future, TimerHandle, get_running_loop
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -45,11 +46,14 @@ class Limit:
 class Holder:
     """The sessions that one request holds, and the slots that these take."""
 
-    __slots__ = ("sessions", "slots")
+    __slots__ = ("error", "opened", "sessions", "slots")
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Callable[[Session], None] | None = None) -> None:
         self.sessions: dict[Any, Any] = {}
         self.slots: Slots = {}
+        # For who runs the request again: is told of each session, and what left one.
+        self.opened = opened
+        self.error: BaseException | None = None
 
 
 class Wait(NamedTuple):

@@ -13,6 +13,7 @@ from sqlalchemy.pool import SingletonThreadPool
 from ._aborted import watch
 from ._begun import begun_by
 from ._binds import describe, hint, is_callable_bind
+from ._read_only import forbid_writes
 from ._report import logger
 from .errors import EngineNotConfigured, InvalidArgument
 
@@ -45,6 +46,7 @@ class Opening:
     flavour: Flavour
     class_: type | None = None
     missing_ok: bool = False
+    read_only: bool = False
     crosses_threads: bool = False
 
     def on(self, bind: Any) -> Callable[[], Any]:
@@ -55,11 +57,13 @@ class Opening:
         if self.class_ is not None:
             self._check_class(self.class_)
         open_session = self._on_resolved(bind)
-        if open_session is not None:
-            return open_session
-        if is_callable_bind(bind):
-            return partial(self._on_callable, bind)
-        raise self._wrong_bind(bind)
+        if open_session is None and is_callable_bind(bind):
+            open_session = partial(self._on_callable, bind)
+        if open_session is None:
+            raise self._wrong_bind(bind)
+        if self.read_only:
+            return partial(_open_read_only, open_session)
+        return open_session
 
     def refuse_class_beside(self, bind: object) -> None:
         """Raise where `class_` was given beside a bind that settles it."""
@@ -156,12 +160,23 @@ class Opening:
         )
 
 
-def begin_savepoint(session: Session) -> SessionTransaction:
+def _open_read_only(open_session: Callable[[], Any]) -> Any:
+    session = open_session()
+    if session is not None:
+        # An async session has a sync one, which does the work.
+        forbid_writes(getattr(session, "sync_session", session))
+    return session
+
+
+def begin_savepoint(session: Session, read_only: bool) -> SessionTransaction:
     """Begin a SAVEPOINT in `session`, within a transaction the database knows of."""
     for connection in begun_by(session):
         begin_sqlite(connection)
     event.listen(session, "after_begin", _begin_below_savepoint)
-    return session.begin_nested()
+    savepoint = session.begin_nested()
+    if read_only:
+        forbid_writes(session, savepoint)
+    return savepoint
 
 
 def _begin_below_savepoint(

@@ -10,8 +10,11 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from .errors import OutcomeUnknown
+
 logger = logging.getLogger("safesession")
 
+_OF_CONNECTIONS = (InterfaceError, OperationalError, OutcomeUnknown)
 _CONSEQUENCE = {
     "exit": "so what was left of it was done then, without a commit",
     "commit": "so what was not committed was rolled back",
@@ -28,14 +31,19 @@ def report(step: str, failure: Exception, leaving: BaseException | None) -> None
     """
     message = f"safesession: {step} failed, {_CONSEQUENCE[step]}: {describe(failure)}"
     if leaving is not None:
-        # Not leaving.add_note(), which a class may override; one that refuses
-        # attributes, as a frozen dataclass does, goes without the note.
-        with suppress(Exception):
-            BaseException.add_note(leaving, message)
+        attach(leaving, message)
     record = f"{message}\n{_frames(failure)}"
     if leaving is not None:
         record += f"\nThe exception leaving is {_name(leaving)}:\n{_frames(leaving)}"
     logger.error("%s", record)
+
+
+def attach(error: BaseException, note: str) -> None:
+    """Add a note to an error, of whichever kind it is."""
+    # Not error.add_note(), which a class may override; one that refuses attributes, as
+    # a frozen dataclass does, goes without the note.
+    with suppress(Exception):
+        BaseException.add_note(error, note)
 
 
 def describe(error: BaseException) -> str:
@@ -51,7 +59,7 @@ def describe(error: BaseException) -> str:
     if driver_error is None:
         return _name(error)
     told = _name(driver_error)
-    if isinstance(error, (OperationalError, InterfaceError)) and not error.statement:
+    if isinstance(error, _OF_CONNECTIONS) and not error.statement:
         told = _first_line(driver_error)
     code = getattr(driver_error, "sqlstate", None)
     return f"{_name(error)} ({told}{f', SQLSTATE {code}' if code else ''})"

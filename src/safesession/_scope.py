@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from ._finish import finish, raise_in_place
 from ._opening import SYNC, Opening, begin_savepoint
-from ._outcome import ExceptionTypes, Outcome, decide, exception_types
+from ._outcome import ExceptionTypes, Outcome, decide, what_to_commit_on
 from .errors import ScopeMisuse
 
 T = TypeVar("T")
@@ -23,9 +23,16 @@ SessionmakerBind = sessionmaker[S] | Callable[[], sessionmaker[S] | None]
 class Scope(Generic[T]):
     """One unit of work, whichever way its block is entered and left."""
 
-    __slots__ = ("_commit_on", "_open", "_phase", "_savepoint", "_session")
+    __slots__ = (
+        "_commit_on",
+        "_open",
+        "_phase",
+        "_read_only",
+        "_savepoint",
+        "_session",
+    )
 
-    # How sessions are opened without class_ and missing_ok: most are.
+    # How sessions are opened without class_, missing_ok and read_only: most are.
     _opening: ClassVar[Opening]
 
     def _prepare(
@@ -34,10 +41,13 @@ class Scope(Generic[T]):
         class_: type | None,
         commit_on: ExceptionTypes,
         missing_ok: bool,
+        read_only: bool,
     ) -> None:
         opening = self._opening
-        if class_ is not None or missing_ok:
-            opening = replace(opening, class_=class_, missing_ok=missing_ok)
+        if class_ is not None or missing_ok or read_only:
+            opening = replace(
+                opening, class_=class_, missing_ok=missing_ok, read_only=read_only
+            )
         self._session: Any = None
         self._open: Callable[[], Any] | None = None
         if isinstance(bind, opening.flavour.session):
@@ -45,7 +55,8 @@ class Scope(Generic[T]):
             self._session = bind
         else:
             self._open = opening.on(bind)
-        self._commit_on = exception_types(opening.call, commit_on)
+        self._commit_on = what_to_commit_on(opening.call, commit_on, read_only)
+        self._read_only = read_only
         self._savepoint: SessionTransaction | None = None
         self._phase = "new"
 
@@ -95,6 +106,10 @@ class session_scope(Scope[T]):
             committed all the same, before the exception leaves. Default: none.
         missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
             session, and a warning in the log. Default: ``False``.
+        read_only: Whether every write is refused, and the scope ends in a rollback.
+            The database refuses it on PostgreSQL, MySQL, MariaDB and SQLite. On these
+            and on others, so does a guard that sees flushes, and INSERT, UPDATE, DELETE
+            and DDL that are not text. Default: ``False``.
 
     Raises:
         InvalidArgument: An argument is of the wrong kind. Raised by the call, before
@@ -120,6 +135,7 @@ class session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -129,6 +145,7 @@ class session_scope(Scope[T]):
         class_: type[S],
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -137,6 +154,7 @@ class session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: Literal[False] = False,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -145,6 +163,7 @@ class session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -154,6 +173,7 @@ class session_scope(Scope[T]):
         class_: type[S],
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -162,6 +182,7 @@ class session_scope(Scope[T]):
         *,
         commit_on: ExceptionTypes = ...,
         missing_ok: bool,
+        read_only: bool = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -170,12 +191,13 @@ class session_scope(Scope[T]):
         class_: type[Session] | None = None,
         commit_on: ExceptionTypes = (),
         missing_ok: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self._prepare(bind, class_, commit_on, missing_ok)
+        self._prepare(bind, class_, commit_on, missing_ok, read_only)
 
     def __enter__(self) -> T:
         if self._enter():
-            self._savepoint = begin_savepoint(self._session)
+            self._savepoint = begin_savepoint(self._session, self._read_only)
             self._phase = "entered"
         return self._session  # type: ignore[no-any-return]
 

@@ -1,7 +1,6 @@
 """503 for a database that is not to be had."""
 
 import inspect
-import traceback
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -12,8 +11,9 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from ._lost import was_connecting
 from ._report import describe, logger
-from .errors import EngineNotConfigured
+from .errors import EngineNotConfigured, OutcomeUnknown
 
 # What a database that is not to be had may raise, and much else beside.
 _TYPES: list[type[Exception]] = [
@@ -87,10 +87,5 @@ def _is_unavailable(error: Exception) -> bool:
     if isinstance(error, (EngineNotConfigured, PoolTimeoutError)):
         return True
     if isinstance(error, DBAPIError) and error.statement is not None:
-        return error.connection_invalidated
-    # Drivers name a failure to connect in their own ways, asyncpg by a bare OSError;
-    # but all of them raise it from the pool.
-    return any(
-        frame.f_globals.get("__name__", "").startswith("sqlalchemy.pool.")
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
+        return error.connection_invalidated and not isinstance(error, OutcomeUnknown)
+    return was_connecting(error)

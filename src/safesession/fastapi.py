@@ -39,6 +39,7 @@ def session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[Session]: ...
@@ -49,6 +50,7 @@ def session_dependency(
     class_: type[S],
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S]: ...
@@ -58,6 +60,7 @@ def session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S]: ...
@@ -67,6 +70,7 @@ def session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[Session | None]: ...
@@ -77,6 +81,7 @@ def session_dependency(
     class_: type[S],
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S | None]: ...
@@ -86,6 +91,7 @@ def session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
     max_concurrency: MaxConcurrency = ...,
 ) -> Dependency[S | None]: ...
@@ -95,6 +101,7 @@ def session_dependency(
     class_: type[Session] | None = None,
     commit_on: ExceptionTypes = (),
     missing_ok: bool = False,
+    read_only: bool = False,
     scope: DependencyScope = "function",
     max_concurrency: MaxConcurrency = "pool",
 ) -> Dependency[Any]:
@@ -120,6 +127,10 @@ def session_dependency(
             Default: none.
         missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
             session, and a warning in the log. Default: ``False``.
+        read_only: Whether every write is refused, and the scope ends in a rollback.
+            The database refuses it on PostgreSQL, MySQL, MariaDB and SQLite. On these
+            and on others, so does a guard that sees flushes, and INSERT, UPDATE, DELETE
+            and DDL that are not text. Default: ``False``.
         scope: ``"function"`` ends the transaction before the response is sent.
             ``"request"`` ends it afterwards, for a session that is used while the
             response is streamed. Default: ``"function"``.
@@ -137,10 +148,10 @@ def session_dependency(
 
     .. versionadded:: 0.1
     """
-    opening = Opening("session_dependency", SYNC, class_, missing_ok, True)
+    opening = Opening("session_dependency", SYNC, class_, missing_ok, read_only, True)
     open_session = partial(open_guarded, opening.on(bind))
     limiter = Limiter(opening.call, bind, max_concurrency)
-    return dependency(opening.call, open_session, limiter, commit_on, scope, ThreadExit)
+    return dependency(opening, open_session, limiter, commit_on, scope, ThreadExit)
 
 
 @overload
@@ -149,6 +160,7 @@ def async_session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AsyncSession]": ...
 @overload
@@ -158,6 +170,7 @@ def async_session_dependency(
     class_: "type[AS]",
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AS]": ...
 @overload
@@ -166,6 +179,7 @@ def async_session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: Literal[False] = False,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AS]": ...
 @overload
@@ -174,6 +188,7 @@ def async_session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AsyncSession | None]": ...
 @overload
@@ -183,6 +198,7 @@ def async_session_dependency(
     class_: "type[AS]",
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AS | None]": ...
 @overload
@@ -191,6 +207,7 @@ def async_session_dependency(
     *,
     commit_on: ExceptionTypes = ...,
     missing_ok: bool,
+    read_only: bool = ...,
     scope: DependencyScope = ...,
 ) -> "Dependency[AS | None]": ...
 def async_session_dependency(
@@ -199,6 +216,7 @@ def async_session_dependency(
     class_: "type[AsyncSession] | None" = None,
     commit_on: ExceptionTypes = (),
     missing_ok: bool = False,
+    read_only: bool = False,
     scope: DependencyScope = "function",
 ) -> Dependency[Any]:
     """Return a ``get_session`` for ``Depends``: one async session for each request.
@@ -222,6 +240,10 @@ def async_session_dependency(
             Default: none.
         missing_ok: Whether a bind that is, or returns, ``None`` gives ``None`` for a
             session, and a warning in the log. Default: ``False``.
+        read_only: Whether every write is refused, and the scope ends in a rollback.
+            The database refuses it on PostgreSQL, MySQL, MariaDB and SQLite. On these
+            and on others, so does a guard that sees flushes, and INSERT, UPDATE, DELETE
+            and DDL that are not text. Default: ``False``.
         scope: ``"function"`` ends the transaction before the response is sent,
             ``"request"`` afterwards. Default: ``"function"``.
 
@@ -236,9 +258,7 @@ def async_session_dependency(
     require("greenlet", extra="asyncio", wanted="async_session_dependency")
     from ._aio import ASYNC, AsyncExit
 
-    opening = Opening("async_session_dependency", ASYNC, class_, missing_ok)
+    opening = Opening("async_session_dependency", ASYNC, class_, missing_ok, read_only)
     # Who waits for a connection waits on the loop as it is.
     limiter = Limiter(opening.call, bind, max_concurrency=None)
-    return dependency(
-        opening.call, opening.on(bind), limiter, commit_on, scope, AsyncExit
-    )
+    return dependency(opening, opening.on(bind), limiter, commit_on, scope, AsyncExit)

@@ -1,0 +1,96 @@
+"""What databases say when a transaction is to be run again."""
+
+from sqlalchemy.exc import DBAPIError
+
+from ._lost import was_connecting, was_lost_in_commit
+from .errors import OutcomeUnknown
+
+# Of the SQL standard, of PostgreSQL (Appendix A of its documentation), CockroachDB and
+# YugabyteDB, and of drivers of others that tell them.
+_SQLSTATES = {
+    "40001",  # serialization_failure, in CockroachDB "restart transaction"
+    "40P01",  # deadlock_detected
+    "08000",  # connection_exception
+    "08001",  # sqlclient_unable_to_establish_sqlconnection
+    "08003",  # connection_does_not_exist
+    "08004",  # sqlserver_rejected_establishment_of_sqlconnection
+    "08006",  # connection_failure
+    "53300",  # too_many_connections
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+}
+# Of MySQL and MariaDB, and of Galera, which tells a conflict as a deadlock.
+_MYSQL_CODES = {
+    1020,  # ER_CHECKREAD: the row has changed, under MariaDB's snapshot isolation
+    1040,  # ER_CON_COUNT_ERROR
+    1047,  # ER_UNKNOWN_COM_ERROR: the Galera node is not ready
+    1053,  # ER_SERVER_SHUTDOWN
+    1205,  # ER_LOCK_WAIT_TIMEOUT
+    1213,  # ER_LOCK_DEADLOCK
+    1927,  # ER_CONNECTION_KILLED
+    2002,  # CR_CONNECTION_ERROR
+    2003,  # CR_CONN_HOST_ERROR
+    2006,  # CR_SERVER_GONE_ERROR
+    2013,  # CR_SERVER_LOST
+    3101,  # ER_TRANSACTION_ROLLBACK_DURING_COMMIT, of group replication
+}
+_MYSQL_DRIVERS = {"MySQLdb", "aiomysql", "asyncmy", "mariadb", "mysql", "pymysql"}
+# The primary codes; an extended one has more in its higher bytes.
+_SQLITE_CODES = {
+    5,  # SQLITE_BUSY
+    6,  # SQLITE_LOCKED
+}
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether the work that raised `error` may succeed when it is run again.
+
+    That is: the database has refused the transaction for what others did at the same
+    time (a serialization failure, a deadlock, a conflict in a Galera cluster, a lock),
+    or the connection was lost or could not be opened. It is told by the SQLSTATE or the
+    vendor's code on the driver's exception. That of PostgreSQL, MySQL, MariaDB, Galera,
+    SQLite, CockroachDB and YugabyteDB is known.
+
+    A connection that was lost during COMMIT is not retryable, as the work may have been
+    committed.
+
+    Args:
+        error: What left a scope or a session; or an exception of a driver's.
+
+    .. versionadded:: 0.1
+    """
+    if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+        return False
+    if isinstance(error, DBAPIError):
+        if was_lost_in_commit(error):
+            return False
+        if error.connection_invalidated:
+            return True
+    driver_error = getattr(error, "orig", None) or error
+    if (code := _sqlite_code(driver_error)) is not None:
+        return code in _SQLITE_CODES
+    if (code := _mysql_code(driver_error)) is not None:
+        return code in _MYSQL_CODES
+    if (sqlstate := _sqlstate(driver_error)) is not None:
+        return sqlstate in _SQLSTATES
+    # Nobody answers, so there is no code.
+    return isinstance(error, (DBAPIError, OSError)) and was_connecting(error)
+
+
+def _sqlite_code(error: object) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
+
+
+def _mysql_code(error: BaseException) -> int | None:
+    if type(error).__module__.partition(".")[0] not in _MYSQL_DRIVERS:
+        return None
+    code = getattr(error, "errno", None) or next(iter(error.args), None)
+    return code if isinstance(code, int) else None
+
+
+def _sqlstate(error: object) -> str | None:
+    # psycopg2 names it one way, psycopg and asyncpg another.
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return code if isinstance(code, str) else None

@@ -1,0 +1,57 @@
+"""A connection that is lost, or was never had: what that says of the work."""
+
+import traceback
+from typing import cast
+
+from sqlalchemy.exc import DBAPIError
+
+from .errors import OutcomeUnknown
+
+# How dialects spell the COMMIT of a two-phase transaction, which is a statement there.
+_COMMITS = ("COMMIT", "XA COMMIT")
+# Where they send it, and something after it; and what comes before it, which commits
+# nothing. With psycopg these are methods of the driver's, too.
+_TWO_PHASE = {"do_prepare_twophase": False, "do_commit_twophase": True}
+# What a server says itself: transaction_resolution_unknown of PostgreSQL, and
+# statement_completion_unknown, which is CockroachDB's.
+_UNKNOWN = ("08007", "40003")
+
+
+def was_lost_in_commit(error: DBAPIError) -> bool:
+    """Tell whether COMMIT was sent, and nothing came that says what became of it."""
+    says_so = getattr(error.orig, "sqlstate", None) in _UNKNOWN
+    return (error.connection_invalidated or says_so) and _was_committing(error)
+
+
+def _was_committing(error: DBAPIError) -> bool:
+    # COMMIT is a method of the driver's, and no statement.
+    committing = (error.statement or "COMMIT").startswith(_COMMITS)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        committing = _TWO_PHASE.get(frame.f_code.co_name, committing)
+    return committing
+
+
+def outcome_unknown(error: DBAPIError) -> OutcomeUnknown:
+    """Return what to raise from an error that says no more than that it was lost."""
+    driver_error = cast(Exception, error.orig)
+    unknown = OutcomeUnknown(
+        error.statement, None, driver_error, connection_invalidated=True
+    )
+    unknown.add_detail(
+        "The connection was lost during COMMIT: the work may have been committed, or "
+        "not. Look for it in a new scope before you do it again."
+    )
+    # Where it was lost, a log record tells by this.
+    return unknown.with_traceback(error.__traceback__)
+
+
+def was_connecting(error: Exception) -> bool:
+    """Tell whether the error is one of opening a connection."""
+    if isinstance(error, DBAPIError) and error.statement is not None:
+        return False
+    # Drivers name a failure to connect in their own ways, asyncpg by a bare OSError;
+    # but all of them raise it from the pool.
+    return any(
+        frame.f_globals.get("__name__", "").startswith("sqlalchemy.pool.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )

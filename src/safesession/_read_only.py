@@ -1,0 +1,177 @@
+"""Sessions that cannot write: the database refuses it, and a guard before it.
+
+The guard sees what goes through SQLAlchemy, on any database, and says what to do. What
+it cannot see, such as an INSERT in text, is refused by the database, where it can be
+told to: for one transaction, or until the connection is about to be handed back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.schema import ExecutableDDLElement
+from sqlalchemy.sql.dml import UpdateBase
+
+from .errors import WriteRefused
+
+# What the driver is to send, and what undoes it; nothing has to where it ends with the
+# transaction.
+_Way = tuple[str, str | None]
+_SQLITE: _Way = ("PRAGMA query_only = ON", "PRAGMA query_only = OFF")
+_POSTGRESQL: _Way = ("SET TRANSACTION READ ONLY", None)
+# Each statement is a transaction of its own there.
+_POSTGRESQL_AUTOCOMMIT: _Way = (
+    "SET default_transaction_read_only = on",
+    "RESET default_transaction_read_only",
+)
+# It needs no autocommit to be off, and is ended by ROLLBACK.
+_MYSQL: _Way = ("START TRANSACTION READ ONLY", None)
+
+
+class _Guard:
+    """Refuses the writes of one session; holds no reference to it."""
+
+    def __init__(self, savepoint: SessionTransaction | None) -> None:
+        self.savepoint = None if savepoint is None else ref(savepoint)
+        self.connections: WeakSet[Connection] = WeakSet()
+
+    def is_of(self, transaction: SessionTransaction | None) -> bool:
+        mine = None if self.savepoint is None else self.savepoint()
+        return transaction is mine
+
+    def listen(self, session: Session) -> None:
+        event.listen(session, "before_flush", _refuse_flush)
+        event.listen(session, "after_begin", self._after_begin)
+
+    def _after_begin(
+        self, session: Session, transaction: SessionTransaction, connection: Connection
+    ) -> None:
+        # Within a savepoint of the scope all is forbidden already, and what is around
+        # the scope's own is not to be.
+        if self.is_of(transaction if transaction.nested else None):
+            self.forbid(connection)
+
+    def forbid(self, connection: Connection) -> None:
+        """Have a connection refuse writes."""
+        self.connections.add(connection)
+        event.listen(connection, "before_execute", _refuse_statement)
+        way = _way_of(connection, self.savepoint is not None)
+        if way is None:
+            return
+        forbidding, undoing = way
+        if undoing is None:
+            connection.exec_driver_sql(forbidding)
+            return
+        # A user of the connection may have forbidden it before.
+        if way is _SQLITE and connection.exec_driver_sql("PRAGMA query_only").scalar():
+            return
+        # Both come before the connection is handed back, whoever has it be.
+        event.listen(connection, "commit", _allow)
+        event.listen(connection, "rollback", _allow)
+        connection.info[_UNDOING] = undoing
+        connection.exec_driver_sql(forbidding)
+
+    def lift(self, session: Session) -> None:
+        """Let the session, and what it has used and is still open, write again."""
+        event.remove(session, "before_flush", _refuse_flush)
+        event.remove(session, "after_begin", self._after_begin)
+        for connection in self.connections:
+            event.remove(connection, "before_execute", _refuse_statement)
+            _allow(connection)
+
+
+_guards: WeakKeyDictionary[Session, _Guard] = WeakKeyDictionary()
+_UNDOING = "safesession: undoing read_only"
+
+
+def forbid_writes(
+    session: Session, savepoint: SessionTransaction | None = None
+) -> None:
+    """Have a session refuse writes, within the savepoint if there is one."""
+    if session in _guards:
+        return
+    guard = _guards[session] = _Guard(savepoint)
+    guard.listen(session)
+
+
+def allow_writes(session: Session, savepoint: SessionTransaction | None) -> None:
+    """Take back what `forbid_writes` has done for this scope, if it was for this."""
+    guard = _guards.get(session)
+    if guard is not None and guard.is_of(savepoint):
+        del _guards[session]
+        guard.lift(session)
+
+
+def is_read_only(session: Session | None) -> bool:
+    """Tell whether writes are forbidden in the session."""
+    return bool(_guards) and session in _guards
+
+
+def awaits_undoing(session: Session) -> bool:
+    """Tell whether `allow_writes` has to talk to a database."""
+    guard = _guards.get(session)
+    return guard is not None and any(map(_is_forbidden, guard.connections))
+
+
+def _way_of(connection: Connection, in_savepoint: bool) -> _Way | None:
+    name = connection.dialect.name
+    if name == "sqlite":
+        return _SQLITE
+    if name == "postgresql":
+        is_autocommit = connection._is_autocommit_isolation()
+        return _POSTGRESQL_AUTOCOMMIT if is_autocommit else _POSTGRESQL
+    # In the midst of a transaction it would commit what is before it.
+    if name in ("mysql", "mariadb") and not in_savepoint:
+        return _MYSQL
+    return None
+
+
+def _refuse_flush(session: Session, context: object, instances: object) -> None:
+    changed = [
+        *session.new,
+        *session.deleted,
+        *(one for one in session.dirty if session.is_modified(one)),
+    ]
+    if changed:
+        _refuse(f"a flush of {_names(changed)}")
+
+
+def _refuse_statement(
+    connection: Connection, clause: Any, multiparams: Any, params: Any, options: Any
+) -> None:
+    if isinstance(clause, (UpdateBase, ExecutableDDLElement)):
+        _refuse(clause.__visit_name__.replace("_", " ").upper())
+
+
+def _refuse(what: str) -> NoReturn:
+    raise WriteRefused(
+        f"This session is read_only, and was asked for a write: {what}. Do it in a "
+        "scope without read_only=True."
+    )
+
+
+def _names(objects: Sequence[object]) -> str:
+    return ", ".join(sorted({type(one).__name__ for one in objects}))
+
+
+def _is_forbidden(connection: Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return False
+    return _UNDOING in connection.info
+
+
+def _allow(connection: Connection) -> None:
+    if not _is_forbidden(connection):
+        return
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(connection.info[_UNDOING])
+    except BaseException:
+        # The next one to get it is to find it as it was.
+        connection.invalidate()
+        raise
+    finally:
+        cursor.close()
+    del connection.info[_UNDOING]

@@ -1,0 +1,156 @@
+"""Requests that are run again where the database has refused their transaction."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from ._attempts import Attempts, Limits
+from ._limits import Holder
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class RetryMiddleware:
+    """Run a request again where the database has refused its transaction: an opt-in.
+
+    The transaction of a session dependency ends before the response begins, so that a
+    request which :func:`is_retryable` says may succeed can be run again, from its
+    beginning, before its client hears of anything. It is, where
+
+    - the error has left a session that a dependency of :mod:`safesession.fastapi` gave,
+    - none of the request's sessions has committed,
+    - nothing of the response was sent, and
+    - its body is not larger than `max_body_size`.
+
+    The response of an attempt that is followed by another is dropped, and with it the
+    background tasks of the endpoint. What an endpoint does by itself, such as calling
+    another service, it does with each attempt: leave it to a background task.
+
+    .. code-block:: python
+
+        app.add_middleware(RetryMiddleware)
+
+    Args:
+        app: The application; ``add_middleware`` passes it.
+        attempts: How many attempts there may be, ``None`` for no limit. Default: 10.
+        timeout: For how many seconds after the first further ones may begin, ``None``
+            for no limit. Default: 10.
+        idempotent: Whether any request may be done twice, so that one is run again
+            after an :class:`~safesession.OutcomeUnknown`. Default: ``False``.
+        max_body_size: Up to how many bytes of a request's body are kept for another
+            attempt. Default: 65536.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        attempts: int | None = 10,
+        timeout: float | None = 10.0,
+        idempotent: bool = False,
+        max_body_size: int = 65536,
+    ) -> None:
+        self._app = app
+        self._limits = Limits(attempts, timeout, idempotent)
+        self._max_body_size = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        attempts = Attempts(f"{scope['method']} {scope['path']}", self._limits)
+        body = _Body(receive, self._max_body_size)
+        last: list[_Attempt] = []
+
+        async def attempt() -> None:
+            last[:] = [_Attempt(attempts, body, send)]
+            await last[0].run(self._app, scope)
+
+        # Of an attempt that is not followed by another, there is more to tell.
+        with suppress(Exception):
+            await attempts.async_run(attempt)
+        await last[0].conclude()
+
+
+class _Attempt:
+    """One run of the application for a request."""
+
+    def __init__(self, attempts: Attempts, body: "_Body", send: Send) -> None:
+        self._attempts = attempts
+        self._body = body
+        self._send = send
+        self._holder = Holder(attempts.watch)
+        self._has_begun = False
+        # The response of an attempt that is to be followed by another, if it can be.
+        self._held: list[Message] = []
+        self._raised: Exception | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Run it; raise what makes another attempt worth while, and nothing else."""
+        self._body.rewind()
+        inner = {**scope, "safesession": self._holder}
+        try:
+            await app(inner, self._body.receive, self._send_or_hold)
+        except Exception as error:
+            self._raised = error
+        finally:
+            # For what is around: it may ask for the route.
+            scope.update(inner)
+        if (refusal := self._refusal()) is not None:
+            raise refusal
+
+    async def conclude(self) -> None:
+        """Tell what the attempt has come to, where it is the last one."""
+        for message in self._held:
+            await self._send(message)
+        if self._raised is not None:
+            raise self._raised
+
+    def _refusal(self) -> BaseException | None:
+        error = self._holder.error
+        if error is None or self._has_begun or not self._body.is_whole:
+            return None
+        return error if self._attempts.may_follow(error) else None
+
+    async def _send_or_hold(self, message: Message) -> None:
+        if self._held or self._refusal() is not None:
+            self._held.append(message)
+        else:
+            self._has_begun = True
+            await self._send(message)
+
+
+class _Body:
+    """The body of a request, which is given to each attempt from its beginning."""
+
+    def __init__(self, receive: Receive, max_size: int) -> None:
+        self._receive = receive
+        self._left = max_size
+        self._messages: list[Message] = []
+        self._given = 0
+        # Whether another attempt can be given all of it.
+        self.is_whole = True
+
+    def rewind(self) -> None:
+        self._given = 0
+
+    async def receive(self) -> Message:
+        if self._given < len(self._messages):
+            self._given += 1
+            return self._messages[self._given - 1]
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or self._left < 0:
+            # The client has gone; or there is more than is to be kept.
+            self.is_whole = False
+            self._messages.clear()
+        if self.is_whole:
+            self._messages.append(message)
+            self._given += 1
+        return message

@@ -1,0 +1,347 @@
+"""Sessions that cannot write, and what they leave for those that can."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, delete, event, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import DropTable
+
+from contract import Habitat, assert_nothing_left
+from models import Note, Reply, stored
+from safesession import (
+    InvalidArgument,
+    WriteRefused,
+    async_session_scope,
+    session_scope,
+)
+from safesession.fastapi import async_session_dependency, session_dependency
+
+pytestmark = pytest.mark.on("sqlite", "postgresql")
+
+Write = Callable[[Session], object]
+
+
+def flush(session: Session) -> None:
+    session.add(Note(text="written"))
+    session.flush()
+
+
+def flush_by_a_query(session: Session) -> None:
+    session.add(Note(text="written"))
+    session.scalars(select(Note))
+
+
+def forget_to_flush(session: Session) -> None:
+    session.add(Note(text="written"))
+
+
+def change(session: Session) -> None:
+    session.scalars(select(Note)).one().text = "written"
+
+
+def remove(session: Session) -> None:
+    session.delete(session.scalars(select(Note)).one())
+
+
+def execute(statement: Any) -> Write:
+    return lambda session: session.execute(statement)
+
+
+GUARDED: dict[str, tuple[Write, str]] = {
+    "flush": (flush, "a flush of Note"),
+    "autoflush": (flush_by_a_query, "a flush of Note"),
+    "at the end": (forget_to_flush, "a flush of Note"),
+    "change": (change, "a flush of Note"),
+    "remove": (remove, "a flush of Note"),
+    "insert": (execute(insert(Note).values(text="written")), "INSERT"),
+    "update": (execute(update(Note).values(text="written")), "UPDATE"),
+    "delete": (execute(delete(Note)), "DELETE"),
+    "on the connection": (
+        lambda session: session.connection().execute(delete(Note)),
+        "DELETE",
+    ),
+    "in bulk": (
+        lambda session: session.bulk_save_objects([Note(text="written")]),
+        "INSERT",
+    ),
+    "definition": (execute(DropTable(Reply.__table__)), "DROP TABLE"),  # type: ignore[arg-type]
+}
+IN_TEXT = {
+    "insert": "INSERT INTO note (text) VALUES ('written')",
+    "update": "UPDATE note SET text = 'written'",
+    "delete": "DELETE FROM note",
+    "create": "CREATE TABLE written (id INTEGER)",
+}
+
+
+@pytest.fixture
+def seeded(habitat: Habitat) -> Habitat:
+    """Have a row to write to, and no connection that was made for it."""
+    assert habitat.run(lambda session: session.add(Note(text="kept"))) is None
+    return habitat
+
+
+def test_reads_are_as_ever_and_end_in_a_rollback(
+    seeded: Habitat, observer: Engine
+) -> None:
+    """A read-only block reads, and its connection goes back as it was."""
+    ends: list[str] = []
+    event.listen(seeded.engine, "commit", lambda *args: ends.append("commit"))
+    event.listen(seeded.engine, "rollback", lambda *args: ends.append("rollback"))
+    sessions: list[Session] = []
+
+    def read(session: Session) -> None:
+        sessions.append(session)
+        assert session.scalars(select(Note.text)).all() == ["kept"]
+
+    assert seeded.run(read, read_only=True) is None
+
+    assert ends == ["rollback"]
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
+@pytest.mark.parametrize("way", GUARDED)
+def test_write_that_sqlalchemy_sees_is_refused(seeded: Habitat, way: str) -> None:
+    """A write is refused before it is sent, with what to do about it."""
+    write, what = GUARDED[way]
+    sessions: list[Session] = []
+
+    def body(session: Session) -> None:
+        sessions.append(session)
+        write(session)
+
+    left = seeded.run(body, read_only=True)
+
+    assert isinstance(left, WriteRefused)
+    assert str(left) == (
+        f"This session is read_only, and was asked for a write: {what}. Do it in a "
+        "scope without read_only=True."
+    )
+    assert not hasattr(left, "__notes__")
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
+@pytest.mark.parametrize("statement", IN_TEXT.values(), ids=IN_TEXT)
+def test_write_in_text_is_refused_by_the_database(
+    seeded: Habitat, statement: str
+) -> None:
+    """What only the database understands, it refuses."""
+    sessions: list[Session] = []
+
+    def body(session: Session) -> None:
+        sessions.append(session)
+        session.execute(text(statement))
+
+    left = seeded.run(body, read_only=True)
+
+    assert isinstance(left, DBAPIError)
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
+def test_attribute_that_is_set_to_what_it_is_is_no_write(seeded: Habitat) -> None:
+    """A flush that would send nothing is let through."""
+
+    def touch(session: Session) -> None:
+        note = session.scalars(select(Note)).one()
+        note.text = note.text[:]
+        session.flush()
+
+    assert seeded.run(touch, read_only=True) is None
+
+
+def test_exception_leaves_as_it_was_raised(seeded: Habitat) -> None:
+    """An exception is not hidden by what was not flushed."""
+    error = LookupError("the cause")
+    sessions: list[Session] = []
+
+    def fail(session: Session) -> BaseException:
+        sessions.append(session)
+        session.scalars(select(Note)).one().text = "written"
+        return error
+
+    assert seeded.run(fail, read_only=True) is error
+    assert not hasattr(error, "__notes__")
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
+@pytest.mark.parametrize("end", [Session.commit, Session.rollback])
+def test_transaction_that_the_block_ends_itself(
+    seeded: Habitat, end: Callable[[Session], None]
+) -> None:
+    """The next one in the same block is read-only, too; and others can write."""
+    engine, texts = seeded.engine, list[str]()
+
+    def end_and_write(session: Session) -> None:
+        session.scalars(select(Note)).all()
+        end(session)
+        with Session(engine) as other:
+            other.add(Note(text="of another"))
+            other.commit()
+        texts.extend(session.scalars(select(Note.text).order_by(Note.text)))
+        session.execute(text(IN_TEXT["insert"]))
+
+    left = seeded.run(end_and_write, read_only=True)
+
+    assert isinstance(left, DBAPIError)
+    assert texts == ["kept", "of another"]
+
+
+def test_session_that_the_block_closes_itself(seeded: Habitat) -> None:
+    """A connection that goes back before the end goes back as it was."""
+    sessions: list[Session] = []
+
+    def close(session: Session) -> None:
+        sessions.append(session)
+        session.scalars(select(Note)).all()
+        session.close()
+
+    assert seeded.run(close, read_only=True) is None
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
+def test_connection_of_somebody_else_is_left_as_it_was(
+    engine: Engine, observer: Engine
+) -> None:
+    """Its owner reads and writes on, after the scope has rolled back."""
+    with engine.connect() as connection:
+        with session_scope(connection, read_only=True) as session:
+            session.scalars(select(Note)).all()
+            with pytest.raises(DBAPIError):
+                session.execute(text(IN_TEXT["insert"]))
+        connection.execute(insert(Note).values(text="of the owner"))
+        connection.commit()
+
+    assert stored(observer) == ["of the owner"]
+
+
+def test_savepoint(engine: Engine, observer: Engine) -> None:
+    """Within it nothing can be written; around it, all can."""
+    with session_scope(engine) as session:
+        session.add(Note(text="before"))
+        with session_scope(session, read_only=True):
+            assert session.scalars(select(Note.text)).all() == ["before"]
+        with (
+            pytest.raises(WriteRefused),
+            session_scope(session, read_only=True),
+        ):
+            session.add(Note(text="refused"))
+            session.flush()
+        with pytest.raises(DBAPIError), session_scope(session, read_only=True):
+            session.execute(text(IN_TEXT["insert"]))
+        session.add(Note(text="after"))
+
+    assert stored(observer) == ["after", "before"]
+
+
+def test_savepoint_before_the_first_statement(engine: Engine, observer: Engine) -> None:
+    """What the savepoint begins around itself is the outer scope's."""
+    with session_scope(engine) as session:
+        with session_scope(session, read_only=True):
+            assert session.scalars(select(Note.text)).all() == []
+        session.add(Note(text="after"))
+
+    assert stored(observer) == ["after"]
+
+
+def test_savepoint_in_a_read_only_session(engine: Engine) -> None:
+    """It is read-only too, and so is what comes after it."""
+    for options in ({}, {"read_only": True}):
+        with session_scope(engine, read_only=True) as session:
+            with pytest.raises(WriteRefused), session_scope(session, **options):
+                session.add(Note(text="within"))
+            with pytest.raises(DBAPIError):
+                session.execute(text(IN_TEXT["insert"]))
+
+
+def test_engine_in_autocommit(make_engine: Callable[..., Engine]) -> None:
+    """Without transactions, each statement is refused by itself."""
+    engine = make_engine(isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
+
+    with pytest.raises(DBAPIError), session_scope(engine, read_only=True) as session:
+        session.scalars(select(Note)).all()
+        session.execute(text(IN_TEXT["insert"]))
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
+
+    assert stored(engine) == ["after"]
+
+
+def test_connection_that_was_read_only_before_stays_so(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """What somebody else has forbidden is not allowed at the end."""
+    engine = make_engine(pool_size=1, max_overflow=0)
+    if engine.dialect.name == "sqlite":
+        forbidding = "PRAGMA query_only = ON"
+    else:
+        forbidding = "SET default_transaction_read_only = on"
+    event.listen(engine, "connect", lambda made, _: execute_on(made, forbidding))
+
+    with session_scope(engine, read_only=True) as session:
+        session.scalars(select(Note)).all()
+
+    with pytest.raises(DBAPIError), session_scope(engine) as session:
+        session.execute(text(IN_TEXT["insert"]))
+
+
+def execute_on(driver_connection: Any, statement: str) -> None:
+    cursor = driver_connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+    driver_connection.commit()
+
+
+@pytest.mark.on("sqlite")
+def test_connection_that_cannot_be_allowed_to_write_is_invalidated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody gets it from the pool; what it failed with is told."""
+    invalidated: list[object] = []
+    event.listen(engine, "invalidate", lambda *args: invalidated.append(args[0]))
+
+    with session_scope(engine, read_only=True) as session:
+        session.scalars(select(Note)).all()
+        # No such statement, so it fails.
+        session.connection().info["safesession: undoing read_only"] = "NONSENSE"
+
+    assert len(invalidated) == 1
+    assert "rollback failed, so the connection was invalidated" in caplog.text
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
+
+
+def test_missing_engine() -> None:
+    """There is no session that could be kept from writing."""
+    with session_scope(None, missing_ok=True, read_only=True) as session:
+        assert session is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [session_scope, async_session_scope, session_dependency, async_session_dependency],
+)
+def test_read_only_together_with_commit_on(call: Callable[..., Any]) -> None:
+    """What cannot both be is refused by the call."""
+    with pytest.raises(InvalidArgument) as raised:
+        call(None, read_only=True, commit_on=LookupError)
+
+    assert str(raised.value) == (
+        f"{call.__name__}() got read_only=True together with commit_on, and what is "
+        "read_only commits nothing. Leave one of them out."
+    )
+
+
+def test_other_database(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+    """Where the database cannot be told to, the guard sees what SQLAlchemy sees."""
+    monkeypatch.setattr(engine.dialect, "name", "another")
+
+    def write(connection: Connection) -> None:
+        connection.execute(delete(Note))
+
+    with session_scope(sessionmaker(engine), read_only=True) as session:
+        session.scalars(select(Note)).all()
+        with pytest.raises(WriteRefused):
+            write(session.connection())

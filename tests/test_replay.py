@@ -1,0 +1,314 @@
+"""Requests that are run again, before their client hears of anything."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import httpx
+import pytest
+import stamina
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from apps import client, talk, write
+from models import Note, stored
+from safesession import OutcomeUnknown, session_scope
+from safesession.fastapi import add_exception_handlers
+from safesession.retry import RetryMiddleware
+from test_retry import Driver, refusal
+
+if TYPE_CHECKING:
+    from fastapi_fixtures import Database
+
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytest_plugins = ("fastapi_fixtures",)
+
+
+@pytest.fixture(autouse=True)
+def no_backoff() -> Iterator[None]:
+    """Have nobody wait between attempts: stamina's own mode for tests."""
+    stamina.set_testing(True, attempts=10, cap=True)
+    yield
+    stamina.set_testing(False)
+
+
+class Service:
+    """An app whose database refuses its requests with these errors, one by one."""
+
+    def __init__(self, database: "Database", **options: Any) -> None:
+        self.errors: list[BaseException] = []
+        self.calls: list[Any] = []
+        self.mails: list[str] = []
+        self.app = app = FastAPI()
+        app.add_middleware(RetryMiddleware, **options)
+        get_session = database.get_session()
+        SessionDep = Annotated[Any, Depends(get_session)]
+
+        @app.post("/notes", status_code=201)
+        async def create(
+            session: SessionDep, tasks: BackgroundTasks, text: Annotated[str, Body()]
+        ) -> int:
+            self.calls.append(text)
+            await write(session, text)
+            tasks.add_task(self.mails.append, text)
+            self.fail()
+            return len(self.calls)
+
+    def fail(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def post(self, text: str = "once", *, raising: bool = False) -> Any:
+        async with client(self.app, raising=raising) as http:
+            return await http.post("/notes", json=text)
+
+
+@pytest.fixture
+def service(database: "Database") -> Service:
+    return Service(database)
+
+
+async def test_request_that_is_refused_is_run_again(
+    service: Service, observer: Engine
+) -> None:
+    """Its client has the answer of the last attempt, which alone is committed."""
+    service.errors = [refusal(), refusal("40P01")]
+
+    response = await service.post()
+
+    assert (response.status_code, response.json()) == (201, 3)
+    assert service.calls == ["once"] * 3
+    assert service.mails == ["once"]
+    assert stored(observer) == ["once"]
+
+
+async def test_last_error_is_the_apps_to_tell(
+    service: Service, observer: Engine
+) -> None:
+    """Where no attempt is left, it is raised, with notes of those before."""
+    service.errors = errors = [refusal() for _ in range(10)]
+    last = errors[-1]
+
+    with pytest.raises(OperationalError) as raised:
+        await service.post(raising=True)
+
+    assert raised.value is last
+    assert len(last.__notes__) == 9
+    assert last.__notes__[0].startswith("safesession: attempt 1 of POST /notes failed:")
+    assert service.mails == []
+    assert stored(observer) == []
+
+
+async def test_answer_of_a_handler_is_held_back(
+    service: Service, observer: Engine
+) -> None:
+    """A handler of the app is asked each time; its last answer is sent, once."""
+    answers: list[int] = []
+
+    @service.app.exception_handler(DBAPIError)
+    async def answer(request: Request, error: DBAPIError) -> JSONResponse:
+        answers.append(1)
+        return JSONResponse({"answers": len(answers)}, 409)
+
+    service.errors = [refusal()]
+    assert (await service.post()).status_code == 201
+    service.errors = [refusal() for _ in range(10)]
+    response = await service.post("again")
+
+    assert (response.status_code, response.json()) == (409, {"answers": 11})
+    assert stored(observer) == ["once"]
+
+
+async def test_lost_connection_is_503_after_the_last_attempt(
+    service: Service, observer: Engine
+) -> None:
+    """Beside the handlers for a database that is not there."""
+    add_exception_handlers(service.app)
+    lost = DBAPIError("SELECT", {}, Driver("08006"), connection_invalidated=True)
+    service.errors = [lost] * 10
+
+    response = await service.post()
+
+    assert response.status_code == 503
+    assert len(service.calls) == 10
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (HTTPException(400), 400),
+        (StarletteHTTPException(404), 404),
+        (OutcomeUnknown(None, None, Driver("08006")), 500),
+        (LookupError(), 500),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_other_error_is_answered_at_once(
+    service: Service, error: BaseException, status: int
+) -> None:
+    """What the endpoint refuses itself, and what may have been done, is run once."""
+    service.errors = [error]
+
+    response = await service.post()
+
+    assert response.status_code == status
+    assert len(service.calls) == 1
+
+
+async def test_unknown_outcome_of_idempotent_requests(
+    database: "Database", observer: Engine
+) -> None:
+    """Who says that all may be done twice has them run again."""
+    service = Service(database, idempotent=True)
+    service.errors = [OutcomeUnknown(None, None, Driver("08006"))]
+
+    assert (await service.post()).status_code == 201
+    assert stored(observer) == ["once"]
+
+
+async def test_request_that_has_committed_is_not_run_again(
+    database: "Database", observer: Engine
+) -> None:
+    """What another session of the request has committed would be done twice."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    calls: list[int] = []
+    first, second = database.get_session(), database.get_session()
+
+    # It is left last, and what is in it has been committed then.
+    async def refused(session: Annotated[Any, Depends(first)]) -> Any:
+        yield session
+        raise refusal()
+
+    @app.get("/")
+    async def endpoint(
+        outer: Annotated[Any, Depends(refused, scope="function")],
+        inner: Annotated[Any, Depends(second)],
+    ) -> None:
+        calls.append(1)
+        await write(inner)
+
+    async with client(app) as http:
+        response = await http.get("/")
+
+    assert response.status_code == 500
+    assert calls == [1]
+    assert stored(observer) == ["kept"]
+
+
+async def test_body_that_is_too_large_is_not_kept(
+    database: "Database", observer: Engine
+) -> None:
+    """It reaches the endpoint as it is, and is run once."""
+    service = Service(database, max_body_size=10)
+    service.errors = [refusal(), refusal()]
+
+    assert (await service.post("short")).status_code == 201
+    service.errors = [refusal()]
+    response = await service.post("longer than ten")
+
+    assert response.status_code == 500
+    assert service.calls == ["short"] * 3 + ["longer than ten"]
+
+
+async def test_response_that_has_begun_is_not_begun_again(
+    database: "Database", observer: Engine
+) -> None:
+    """A session of scope="request" ends when the client has heard of it."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    get_session = database.get_session(scope="request")
+    calls: list[int] = []
+
+    @app.get("/")
+    async def endpoint(session: Annotated[Any, Depends(get_session)]) -> Any:
+        calls.append(1)
+
+        async def parts() -> Any:
+            yield "begun"
+            raise refusal()
+
+        return StreamingResponse(parts())
+
+    async with client(app, raising=True) as http:
+        with pytest.raises((OperationalError, httpx.HTTPError)):
+            await http.get("/")
+
+    assert calls == [1]
+
+
+async def test_error_that_no_session_has_seen(database: "Database") -> None:
+    """Scopes of the endpoint's own are its own business: one may have committed."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    calls: list[int] = []
+
+    @app.get("/")
+    async def endpoint() -> None:
+        calls.append(1)
+        raise refusal()
+
+    async with client(app) as http:
+        assert (await http.get("/")).status_code == 500
+
+    assert calls == [1]
+
+
+async def test_websocket_passes(database: "Database") -> None:
+    """It is nothing that could be run again."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+
+    @app.websocket("/")
+    async def endpoint(websocket: Any) -> None:
+        raise NotImplementedError
+
+    assert await talk(app, "/", []) is not None
+
+
+async def test_what_is_around_sees_the_route(service: Service) -> None:
+    """What the app has put into the scope is there for an outer middleware."""
+    seen: list[str] = []
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await service.app(scope, receive, send)
+        seen.append(scope["route"].path)
+
+    service.errors = [refusal()]
+    async with client(outer) as http:
+        await http.post("/notes", json="once")
+
+    assert seen == ["/notes"]
+
+
+@pytest.mark.on("postgresql")
+async def test_hot_row(
+    database: "Database",
+    observer: Engine,
+    make_engine: Callable[..., Engine],
+) -> None:
+    """Every request is told 200 and applied once, whatever the database refuses."""
+    with session_scope(make_engine()) as session:
+        session.add(Note(text="0"))
+    stamina.set_testing(False)
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware, attempts=None, timeout=30)
+    bind = database.bind.execution_options(isolation_level="SERIALIZABLE")
+    get_session = database.factory(bind)
+
+    @app.post("/")
+    async def increment(session: Annotated[Any, Depends(get_session)]) -> None:
+        note = session.get(Note, 1)
+        if asyncio.iscoroutine(note):
+            note = await note
+        await asyncio.sleep(0)
+        note.text = str(int(note.text) + 1)
+
+    async with client(app) as http:
+        responses = await asyncio.gather(*(http.post("/") for _ in range(40)))
+
+    assert {each.status_code for each in responses} == {200}
+    assert stored(observer) == ["40"]
