@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_sessionmaker,
@@ -21,8 +22,10 @@ from safesession import (
     EngineNotConfigured,
     InvalidArgument,
     MissingExtra,
+    OutcomeUnknown,
     SafeSessionError,
     ScopeMisuse,
+    WriteRefused,
     async_session_scope,
     session_scope,
 )
@@ -292,6 +295,8 @@ def test_commit_on_that_is_no_exception_types(
         (EngineNotConfigured, RuntimeError),
         (ScopeMisuse, RuntimeError),
         (MissingExtra, ImportError),
+        (OutcomeUnknown, DBAPIError),
+        (WriteRefused, RuntimeError),
     ],
 )
 def test_errors_share_a_base_and_are_what_python_calls_them(

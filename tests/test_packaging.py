@@ -64,6 +64,12 @@ def test_the_pytest_plugin_does_not_import_sqlalchemy() -> None:
             "asyncio",
         ),
         ("hypothesis", "from safesession.testing import exceptions", "hypothesis"),
+        ("stamina", "import safesession.retry", "retry"),
+        (
+            "greenlet",
+            "from safesession.retry import *; async_in_session(None)",
+            "asyncio",
+        ),
     ],
 )
 def test_an_absent_extra_is_named(absent: str, wanted: str, extra: str) -> None:
@@ -83,6 +89,20 @@ def test_an_absent_extra_is_named(absent: str, wanted: str, extra: str) -> None:
     assert f"{absent}, which is not installed" in told
     assert f"pip install 'safesession[{extra}]'" in told
     assert extra in metadata("safesession").get_all("Provides-Extra", [])
+
+
+def test_retry_works_without_fastapi() -> None:
+    """A worker without a web needs none for the work that it runs again."""
+    told = run(
+        """if True:
+        import sys
+        sys.modules["fastapi"] = sys.modules["starlette"] = None
+        from safesession.retry import in_session
+        print(in_session(lambda: None)(len).__name__)
+        """
+    )
+
+    assert "len" == told.strip()
 
 
 def test_fastapi_part_works_without_greenlet() -> None:
@@ -141,7 +161,7 @@ def test_metadata() -> None:
     assert "MIT" == told["License-Expression"]
     assert ["LICENSE"] == told.get_all("License-File")
     assert "text/markdown" == told["Description-Content-Type"]
-    assert {"asyncio", "fastapi", "hypothesis", "pytest", "sqlmodel"} == set(
+    assert {"asyncio", "fastapi", "hypothesis", "pytest", "retry", "sqlmodel"} == set(
         told.get_all("Provides-Extra", [])
     )
 

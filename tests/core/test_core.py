@@ -71,7 +71,8 @@ def test_async_scope_names_its_extra() -> None:
         _ = safesession.async_session_scope
 
 
-def test_fastapi_names_its_extra() -> None:
-    """Importing the FastAPI part says what to install."""
-    with pytest.raises(MissingExtra, match=r"safesession\[fastapi\]"):
-        import_module("safesession.fastapi")
+@pytest.mark.parametrize("part", ["fastapi", "retry"])
+def test_part_names_its_extra(part: str) -> None:
+    """Importing a part says what to install for it."""
+    with pytest.raises(MissingExtra, match=rf"safesession\[{part}\]"):
+        import_module(f"safesession.{part}")

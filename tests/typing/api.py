@@ -34,6 +34,14 @@ from safesession.fastapi import (
     async_session_dependency,
     session_dependency,
 )
+from safesession.retry import (
+    RetryMiddleware,
+    async_in_session,
+    async_run_in_session,
+    in_session,
+    is_retryable,
+    run_in_session,
+)
 
 
 class MySession(Session):
@@ -54,6 +62,7 @@ class Hero(sqlmodel.SQLModel, table=True):
 
 T = TypeVar("T")
 Dep = Callable[..., Coroutine[Any, Any, T]]
+AsyncDep = Dep[AsyncSession]
 
 engine = create_engine("sqlite://")
 async_engine = create_async_engine("sqlite+aiosqlite://")
@@ -301,6 +310,58 @@ def sync_commit_on() -> None:
 async def async_commit_on() -> None:
     async with async_session_scope(async_engine, commit_on=HTTPException) as session:
         assert_type(session, AsyncSession)
+
+
+# read_only
+
+
+def read_only(mine: sessionmaker[MySession], flag: bool) -> None:
+    with session_scope(engine, read_only=True) as session:
+        assert_type(session, Session)
+    with session_scope(mine, read_only=flag, missing_ok=True) as my_session:
+        assert_type(my_session, MySession | None)
+    assert_type(session_dependency(engine, read_only=True), Dep[Session])
+    assert_type(async_session_dependency(async_engine, read_only=True), AsyncDep)
+
+
+# Work that is run again: the function says what it is called with.
+
+
+def transfer(session: Session) -> int:
+    return 1
+
+
+def tenant_of(session: MySession) -> str:
+    return session.tenant
+
+
+def move(session: MySession, amount: int, *, note: str = "") -> str:
+    return note
+
+
+async def async_move(session: MyAsyncSession, amount: int) -> str:
+    return str(amount)
+
+
+def runs_again(mine: sessionmaker[MySession]) -> None:
+    assert_type(run_in_session(engine, transfer), int)
+    assert_type(run_in_session(mine, tenant_of), str)
+    assert_type(run_in_session(get_engine, transfer, attempts=None, timeout=5), int)
+    moved = in_session(mine)(move)
+    assert_type(moved(5, note="for lunch"), str)
+    moved = in_session(engine, class_=MySession, idempotent=True)(move)
+    assert_type(moved(5), str)
+    assert_type(is_retryable(ValueError()), bool)
+    FastAPI().add_middleware(RetryMiddleware, attempts=3, max_body_size=1)
+
+
+async def runs_again_async(mine: async_sessionmaker[MyAsyncSession]) -> None:
+    async def work(session: MyAsyncSession) -> str:
+        return session.tenant
+
+    assert_type(await async_run_in_session(mine, work), str)
+    moved = async_in_session(mine)(async_move)
+    assert_type(await moved(5), str)
 
 
 # The scope never swallows an exception: a checker asks for no `return` after it.
