@@ -14,6 +14,7 @@ reach it before its tests end. It has a password, as any user of the machine can
 
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -31,14 +32,38 @@ from sqlalchemy import URL, make_url
 VARIABLE = "SAFESESSION_TEST_PG_URL"
 # No test outlives the machine, and two-phase commit is off by default.
 SCRIPT = """
-"$1/initdb" -D data -U postgres -A password --pwfile=password -E UTF8 --locale=C \
-    --no-sync >log 2>&1 && "$1/pg_ctl" -D data -w -l log start >>log 2>&1 -o "-p $2 \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
-    -c max_connections=200 -c max_prepared_transactions=20" && echo ready || echo failed
-read -r _
-"$1/pg_ctl" -D data -w -m immediate stop >/dev/null 2>&1
-cd / && rm -rf "$3"
+bin=$1
+create() {
+    "$bin/initdb" -D "$1" -U postgres -A password --pwfile=password -E UTF8 \
+        --locale=C --no-sync
+}
+copy() {
+    PGPASSWORD=$(cat password) "$bin/pg_basebackup" -D "$1" -h 127.0.0.1 -p "$2" \
+        -U postgres -R -c fast --no-sync
+}
+start() {
+    "$bin/pg_ctl" -D "$1" -w -l "$1.log" start -o "-p $2 \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
+        -c max_connections=200 -c max_prepared_transactions=20 $3"
+}
+stop() {
+    "$bin/pg_ctl" -D "$1" -w -m immediate stop
+}
+promote() {
+    "$bin/pg_ctl" -D "$1" -w promote
+}
+while read -r command; do
+    if eval "$command" </dev/null >>log 2>&1; then echo done; else echo failed; fi
+done
+for running in */postmaster.pid; do
+    stop "${running%/*}" >/dev/null 2>&1
+done
+cd / && rm -rf "$2"
 """
+# Who has committed on the primary finds it on the replica; and while the replica is not
+# there, nobody has committed.
+PRIMARY = "-c synchronous_standby_names=* -c synchronous_commit=remote_apply"
+REPLICA = "-c wal_retrieve_retry_interval=100ms"
 
 
 class NoPostgreSQL(RuntimeError):
@@ -71,33 +96,113 @@ class PostgreSQL:
             connection.execute(statement.encode())
 
 
+@dataclass(frozen=True)
+class Server(PostgreSQL):
+    """A server of the tests' own, which they stop and start."""
+
+    _shell: "Shell"
+    _name: str
+    _options: str = ""
+
+    def start(self) -> None:
+        self._shell.run("start", self._name, self._url.port, self._options)
+
+    def stop(self) -> None:
+        """Stop it as a crash does: it ends its connections, and finishes nothing."""
+        self._shell.run("stop", self._name)
+
+    def promote(self) -> None:
+        """Have a replica be the primary."""
+        self._shell.run("promote", self._name)
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """A primary, and a replica that has what is committed on it."""
+
+    primary: Server
+    replica: Server
+
+    def url(self, driver: str = "psycopg") -> URL:
+        """Return where the one is that can be written to."""
+        one, other = self.primary.url(driver), self.replica.url(driver)
+        return URL.create(
+            one.drivername,
+            one.username,
+            one.password,
+            database=one.database,
+            query={
+                "host": [f"{each.host}:{each.port}" for each in (one, other)],
+                "target_session_attrs": "read-write",
+            },
+        )
+
+
+class Shell:
+    """Runs the functions of the script, in the directory of the servers."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", directory: Path) -> None:
+        self._process = process
+        self._directory = directory
+
+    def run(self, *command: object) -> None:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(shlex.join(map(str, command)).encode() + b"\n")
+        stdin.flush()
+        if stdout.readline() != b"done\n":
+            logs = sorted(self._directory.glob("*log"))
+            raise RuntimeError("\n".join(path.read_text() for path in logs))
+
+
 @contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
     """Start a PostgreSQL and stop it at the end, or use the one that is given."""
     if given := os.environ.get(VARIABLE):
         yield PostgreSQL(make_url(given).set(drivername="postgresql"))
         return
+    with shell() as (runs, url):
+        runs.run("create", "data")
+        server = Server(url.set(port=reserved_port()), runs, "data")
+        server.start()
+        yield server
+
+
+@contextmanager
+def replicated() -> Iterator[Replicated]:
+    """Start a primary and a streaming replica, and stop them at the end."""
+    with shell() as (runs, url):
+        runs.run("create", "primary")
+        primary = Server(url.set(port=reserved_port()), runs, "primary", PRIMARY)
+        primary.start()
+        replica = Server(url.set(port=reserved_port()), runs, "replica", REPLICA)
+        runs.run("copy", "replica", primary.url().port)
+        replica.start()
+        yield Replicated(primary, replica)
+
+
+@contextmanager
+def shell() -> Iterator[tuple[Shell, URL]]:
+    """Have a shell that runs servers, and tell their URL, in which the port lacks."""
     binaries = found_binaries()
     directory = Path(tempfile.mkdtemp(prefix="safesession-postgresql-"))
     user = unprivileged(directory)
     binaries = executable(binaries, directory, user)
-    password, port = secrets.token_hex(16), reserved_port()
+    password = secrets.token_hex(16)
     (directory / "password").write_text(password)
     with subprocess.Popen(
-        ["/bin/sh", "-c", SCRIPT, "sh", binaries, str(port), directory],
+        ["/bin/sh", "-c", SCRIPT, "sh", binaries, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=directory,
         env={"PATH": os.defpath, "LC_ALL": "C"},
         start_new_session=True,
         **user,
-    ) as shell:
-        assert shell.stdout is not None
-        if shell.stdout.readline() != b"ready\n":
-            raise RuntimeError((directory / "log").read_text())
+    ) as process:
         # After this, Popen ends the shell's stdin and waits for the shell.
-        address = f"postgres:{password}@127.0.0.1:{port}/postgres"
-        yield PostgreSQL(make_url(f"postgresql://{address}"))
+        url = f"postgresql://postgres:{password}@127.0.0.1/postgres"
+        yield Shell(process, directory), make_url(url)
 
 
 def found_binaries() -> Path:
