@@ -1,25 +1,16 @@
 """Connections that a server ends, and work that it is to stop."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from functools import partial
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from apps import get
 from backends import wait_until
 from contract import Habitat, assert_nothing_left
-from models import Note, stored
-from safesession import OutcomeUnknown, async_session_scope
-from safesession.fastapi import async_session_dependency
-from test_aio import settle
-from test_fastapi_cancelled import Request, add
+from safesession import OutcomeUnknown
 from test_postgresql import Writes, sqlstate_of
 
 pytestmark = pytest.mark.on("postgresql")
@@ -211,91 +202,3 @@ def test_timeout_of_a_transaction_at_rest(habitat: Habitat, observer: Engine) ->
     assert isinstance(left, DBAPIError)
     assert left.connection_invalidated
     assert_nothing_left(habitat, writes.session, [])
-
-
-RUNNING = "EXISTS (SELECT FROM others WHERE state = 'active' AND query ~ 'pg_sleep')"
-
-
-# For how long the server works before it looks whether its client is still there.
-CHECK = "SET client_connection_check_interval = "
-
-
-async def run_long(session: AsyncSession, check: str) -> None:
-    session.add(Note(text="lost"))
-    await session.flush()
-    await session.execute(text(CHECK + check))
-    await session.execute(text("SELECT pg_sleep(60)"))
-
-
-async def in_scope(engine: AsyncEngine, check: str) -> None:
-    async with async_session_scope(engine) as session:
-        await run_long(session, check)
-
-
-async def in_request(engine: AsyncEngine, check: str) -> None:
-    app = FastAPI()
-    get_session = async_session_dependency(engine)
-
-    @app.get("/")
-    async def endpoint(session: Annotated[AsyncSession, Depends(get_session)]) -> None:
-        await run_long(session, check)
-
-    await get(app)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "times, check",
-    # Who cancels again, as anyio does, has the driver close the connection before it
-    # has told the server to stop.
-    [(1, "0"), (2, "'20ms'")],
-)
-@pytest.mark.parametrize("run", [in_scope, in_request])
-async def test_cancelled_while_the_server_works(
-    async_engine: AsyncEngine,
-    observer: Engine,
-    run: Callable[[AsyncEngine, str], Coroutine[Any, Any, None]],
-    times: int,
-    check: str,
-) -> None:
-    """The server stops, and keeps no transaction of it."""
-    with observer.connect() as connection:
-        wait = partial(asyncio.to_thread, wait_until, connection)
-        task = asyncio.create_task(run(async_engine, check))
-        await wait(RUNNING)
-        for _ in range(times):
-            task.cancel()
-            await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-        assert async_engine.sync_engine.pool.checkedout() == 0
-        await wait("NOT EXISTS (SELECT FROM others WHERE state <> 'idle')")
-    assert stored(observer) == []
-
-
-@pytest.mark.anyio
-async def test_thread_cancelled_while_the_server_works(
-    engine: Engine, observer: Engine
-) -> None:
-    """Nobody tells the server to stop: the exit waits for it, and then rolls back."""
-
-    def wait_for_lock(session: Session) -> None:
-        add(session)
-        session.execute(text("LOCK TABLE reply"))
-
-    with observer.connect() as connection:
-        connection.execute(text("LOCK TABLE reply"))
-        wait = partial(asyncio.to_thread, wait_until, connection)
-        task = asyncio.create_task(Request(engine, wait_for_lock).ask())
-        await wait("EXISTS (SELECT FROM others WHERE wait_event_type = 'Lock')")
-        task.cancel()
-        await settle()
-        assert not task.done()
-        connection.rollback()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-        await wait("NOT EXISTS (SELECT FROM others WHERE state <> 'idle')")
-    assert stored(observer) == []
