@@ -2,25 +2,34 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from contract import HABITATS
+from mariadb import MariaDB
 from models import Base
 from postgresql import PostgreSQL
 
-DRIVERS = {"sqlite": ["sqlite"], "postgresql": ["psycopg", "asyncpg"]}
+DRIVERS = {
+    "sqlite": ["sqlite"],
+    "postgresql": ["psycopg", "asyncpg"],
+    "mariadb": ["pymysql", "asyncmy"],
+}
 # Not all sessions of nox have the time for all.
 WANTED = os.environ.get("SAFESESSION_TEST_ON", ",".join(DRIVERS)).split(",")
 # psycopg serves engines of both kinds, and the others' sync engines.
-ASYNC_ALONE = {"asyncpg"}
+ASYNC_ALONE = {"asyncpg", "asyncmy"}
+SYNC_ALONE = {"pymysql"}
+# MariaDB checks no constraint at COMMIT.
+with_deferred_constraints = pytest.mark.on("sqlite", "postgresql")
 
 # The fixtures that come in kinds, of which some are on an async engine.
 KINDS = {
@@ -58,9 +67,13 @@ def engine_on(url: URL, **options: Any) -> Engine:
 
 def impatient(engine: Engine) -> Engine:
     """Return another engine there, which hardly waits for a lock."""
-    sqlite, others = {"timeout": 0.05}, {"options": "-c lock_timeout=50"}
-    is_sqlite = engine.dialect.name == "sqlite"
-    return engine_on(engine.url, connect_args=sqlite if is_sqlite else others)
+    connect_args: dict[str, dict[str, Any]] = {
+        "sqlite": {"timeout": 0.05},
+        "postgresql": {"options": "-c lock_timeout=50"},
+        # In seconds.
+        "mariadb": {"init_command": "SET innodb_lock_wait_timeout = 1"},
+    }
+    return engine_on(engine.url, connect_args=connect_args[engine.dialect.name])
 
 
 def listen(engine: Engine) -> None:
@@ -79,6 +92,10 @@ def on_postgresql(database: PostgreSQL, driver: str = "psycopg") -> Backend:
     return Backend(database.url("psycopg"), database.url(driver))
 
 
+def on_mariadb(server: MariaDB) -> Backend:
+    return Backend(server.url("pymysql"), server.url("asyncmy"))
+
+
 @contextmanager
 def emptied(backend: Backend) -> Iterator[Backend]:
     """Give a server's database without rows; see that nobody is in a transaction after.
@@ -88,6 +105,11 @@ def emptied(backend: Backend) -> Iterator[Backend]:
     """
     engine = backend.engine(poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as observer:
+        if engine.dialect.name == "mariadb":
+            empty_mariadb(observer)
+            yield backend
+            wait_until_mariadb(observer, NO_TRANSACTION)
+            return
         observer.exec_driver_sql("SET lock_timeout = '10s'")
         # What a test has left that failed is not to fail others.
         observer.exec_driver_sql(
@@ -97,6 +119,42 @@ def emptied(backend: Backend) -> Iterator[Backend]:
         observer.exec_driver_sql("TRUNCATE note, reply RESTART IDENTITY")
         yield backend
         wait_until(observer, "NOT EXISTS (SELECT FROM others WHERE state <> 'idle')")
+
+
+NO_TRANSACTION = "NOT EXISTS (SELECT 1 FROM information_schema.innodb_trx)"
+
+
+def empty_mariadb(observer: Connection) -> None:
+    others = observer.exec_driver_sql(
+        "SELECT id FROM information_schema.processlist "
+        "WHERE db = database() AND id <> connection_id()"
+    )
+    for id_ in others.scalars().all():
+        # It may have ended meanwhile.
+        with suppress(OperationalError):
+            observer.exec_driver_sql(f"KILL CONNECTION {id_}")
+    wait_until_mariadb(observer, NO_TRANSACTION)
+    # A table that another refers to is not emptied by TRUNCATE otherwise.
+    observer.exec_driver_sql("SET foreign_key_checks = 0, lock_wait_timeout = 10")
+    for table in Base.metadata.tables:
+        observer.exec_driver_sql(f"TRUNCATE {table}")
+
+
+def wait_until_mariadb(observer: Connection, condition: str) -> None:
+    """Wait until something is so on the server."""
+    observer.exec_driver_sql(f"""
+        BEGIN NOT ATOMIC
+            DECLARE so BOOLEAN DEFAULT FALSE;
+            waiting: FOR i IN 1 .. 1000 DO
+                SET so = ({condition});
+                IF so THEN LEAVE waiting; END IF;
+                DO SLEEP(0.01);
+            END FOR waiting;
+            IF NOT so THEN
+                SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'It has not come to be so';
+            END IF;
+        END
+    """)
 
 
 def wait_until(observer: Connection, condition: str) -> None:
@@ -149,7 +207,8 @@ def _parametrize_pairs(
 
 
 def _fit(drivers: Iterable[str], is_async: bool) -> Iterator[str]:
-    return (driver for driver in drivers if is_async or driver not in ASYNC_ALONE)
+    others = SYNC_ALONE if is_async else ASYNC_ALONE
+    return (driver for driver in drivers if driver not in others)
 
 
 def set_pragmas(dbapi_connection: Any, record: Any) -> None:

@@ -6,10 +6,10 @@ import re
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,15 +19,25 @@ from sqlalchemy.pool import NullPool
 
 from backends import (
     DRIVERS,
+    WANTED,
     Backend,
     emptied,
+    on_mariadb,
     on_postgresql,
     on_sqlite,
     parametrize,
     set_pragmas,
 )
 from contract import HABITATS, Habitat
+from mariadb import MariaDB, mariadb
 from postgresql import NoPostgreSQL, PostgreSQL, postgresql
+from processes import NotInstalled
+
+S = TypeVar("S")
+
+if "mariadb" not in WANTED:
+    # They belong to the same session of nox.
+    collect_ignore = ["test_galera.py", "test_pgbouncer.py"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -55,13 +65,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests have run on a server: .ci/run insists that some have."""
-    ids = [report.nodeid for report in terminalreporter.getreports("passed")]
-    counts = {
-        driver: sum(bool(re.search(rf"[\[-]{driver}[\]-]", id_)) for id_ in ids)
-        for driver in DRIVERS["postgresql"]
-    }
-    told = ", ".join(f"{driver}: {count}" for driver, count in counts.items())
-    terminalreporter.write_line(f"Passed on PostgreSQL, by {told}")
+    passed = terminalreporter.getreports("passed")
+    told = []
+    for name in (*DRIVERS["postgresql"], *DRIVERS["mariadb"], "galera", "pgbouncer"):
+        pattern = re.compile(rf"[\[-]{name}[\]-]|\btest_{name}\.py")
+        count = sum(bool(pattern.search(report.nodeid)) for report in passed)
+        told.append(f"{name}: {count}")
+    terminalreporter.write_line(f"Passed on servers, by {', '.join(told)}")
+    for report in passed:
+        for figures in dict(report.user_properties).get("figures", ()):
+            terminalreporter.write_line(f"{report.nodeid}: {figures}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,17 +84,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def postgresql_database() -> Iterator[PostgreSQL]:
     """Return a database with the tables in it, on a server for each worker."""
+    with started(postgresql()) as server, server.database() as database:
+        on_postgresql(database).create_tables()
+        yield database
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """Return a server with the tables in its database, for each worker."""
+    with started(mariadb()) as server:
+        on_mariadb(server).create_tables()
+        yield server
+
+
+@contextmanager
+def started(server: AbstractContextManager[S]) -> Iterator[S]:
+    """Start a server, or skip the test where there is none to be started."""
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(postgresql())
-        except NoPostgreSQL as error:
+            running = stack.enter_context(server)
+        except (NoPostgreSQL, NotInstalled) as error:
             # Where nobody looks, a test that does not run is a failure.
             if os.environ.get("CI"):
                 raise
-            pytest.skip(f"no PostgreSQL: {error}")
-        database = stack.enter_context(server.database())
-        on_postgresql(database).create_tables()
-        yield database
+            pytest.skip(f"no server: {error}")
+        yield running
 
 
 @pytest.fixture
@@ -93,8 +120,12 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         backend.create_tables()
         yield backend
         return
-    database: PostgreSQL = request.getfixturevalue("postgresql_database")
-    with emptied(on_postgresql(database, driver)) as backend:
+    if driver in DRIVERS["mariadb"]:
+        backend = on_mariadb(request.getfixturevalue("mariadb_server"))
+    else:
+        database: PostgreSQL = request.getfixturevalue("postgresql_database")
+        backend = on_postgresql(database, driver)
+    with emptied(backend):
         yield backend
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends
+from pymysql.constants import SERVER_STATUS
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -126,6 +127,11 @@ def in_transaction(driver_connection: Any) -> bool:
             return bool(driver_connection.info.transaction_status)
         case "asyncpg":
             return bool(driver_connection.is_in_transaction())
+        case "pymysql":
+            status = driver_connection.server_status
+            return bool(status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+        case "asyncmy":
+            return bool(driver_connection.get_transaction_status())
     return bool(driver_connection.in_transaction)
 
 

@@ -1,6 +1,9 @@
 """The tables of the tests."""
 
-from sqlalchemy import Engine, ForeignKey, select
+from typing import Any
+
+from sqlalchemy import Engine, ForeignKey, ForeignKeyConstraint, String, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -14,11 +17,15 @@ class Note(Base):
     __tablename__ = "note"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str] = mapped_column(unique=True)
+    # Which MariaDB has no index on without a length.
+    text: Mapped[str] = mapped_column(String(100), unique=True)
 
 
 class Reply(Base):
-    """A row whose missing note is found out at COMMIT, and not before."""
+    """A row whose missing note is found out at COMMIT, and not before.
+
+    But on MariaDB, which has no constraints that are deferred, at once.
+    """
 
     __tablename__ = "reply"
 
@@ -26,6 +33,12 @@ class Reply(Base):
     note_id: Mapped[int] = mapped_column(
         ForeignKey("note.id", deferrable=True, initially="DEFERRED")
     )
+
+
+@compiles(ForeignKeyConstraint, "mysql", "mariadb")
+def without_deferral(constraint: Any, compiler: Any, **options: Any) -> str:
+    created: str = compiler.visit_foreign_key_constraint(constraint, **options)
+    return created.partition(" DEFERRABLE")[0]
 
 
 def stored(engine: Engine) -> list[str]:

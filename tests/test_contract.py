@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
+from backends import with_deferred_constraints
 from contract import (
     Habitat,
     assert_nothing_left,
@@ -59,7 +60,7 @@ class Poison(Add):
         return self._error
 
 
-pytestmark = pytest.mark.on("sqlite", "postgresql")
+pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
 
 
 @pytest.fixture
@@ -147,6 +148,7 @@ def test_unused_session_makes_no_connection_and_no_commit(
     assert_nothing_left(habitat, used[0], [])
 
 
+@with_deferred_constraints
 @pytest.mark.parametrize("reset_on_return", ["rollback", None])
 def test_failing_commit_is_raised_after_rollback_and_close(
     habitat: Habitat, observer: Engine, reset_on_return: str | None
@@ -162,6 +164,7 @@ def test_failing_commit_is_raised_after_rollback_and_close(
     assert_nothing_left(habitat, add.session, [])
 
 
+@with_deferred_constraints
 def test_failing_commit_keeps_its_context_in_an_exception_handler(
     habitat: Habitat,
 ) -> None:
@@ -175,6 +178,7 @@ def test_failing_commit_keeps_its_context_in_an_exception_handler(
     assert left.__context__ is left.orig
 
 
+@with_deferred_constraints
 def test_failing_commit_of_commit_on_does_not_replace_the_exception(
     habitat: Habitat, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -456,6 +460,7 @@ def test_exception_raised_again_by_the_rollback_is_no_second_failure(
     assert len(invalidated) == 1
 
 
+@with_deferred_constraints
 def test_two_failures_of_an_exit_are_told_apart(habitat: Habitat) -> None:
     """Where the rollback after a failed commit fails too, the commit's error leaves."""
     add = AddOrphan()
