@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -20,7 +20,7 @@ from safesession import OutcomeUnknown
 from safesession.retry import is_retryable
 from safesession.testing._harness import InTask
 from test_aio import settle
-from test_postgresql import Writes, contexts
+from test_postgresql import Writes, contexts, sqlstate_of
 from test_postgresql_connections import assert_rollback_failed
 
 pytestmark = pytest.mark.on("postgresql")
@@ -140,6 +140,25 @@ def test_lost_in_commit(
     assert_nothing_left(habitat, writes.session, kept)
 
 
+@pytest.mark.parametrize("side, kept", BEFORE_AND_AFTER)
+def test_lost_in_commit_that_was_asked_for(
+    habitat: Habitat, observer: Engine, proxy: Proxy, side: Side, kept: list[str]
+) -> None:
+    """The exception of the block leaves, with a note that says what is unknown."""
+    error = LookupError("the cause")
+
+    def lose(session: Session) -> BaseException:
+        proxy.when(side, b"COMMIT", "cut")
+        return error
+
+    writes = Writes(lose)
+
+    assert habitat.run(writes, commit_on=LookupError) is error
+    (note,) = error.__notes__
+    assert "OutcomeUnknown" in note
+    assert_nothing_left(habitat, writes.session, kept)
+
+
 @each_loss
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_lost_in_rollback(
@@ -239,6 +258,27 @@ def test_lost_while_it_is_prepared(
     assert prepared() == (side == "server")
     # SQLAlchemy 2.0 cannot roll back at this point, and raises an error of its own.
     assert_lost(next(e for e in contexts(left) if isinstance(e, DBAPIError)))
+    assert_nothing_left(habitat, writes.session, [])
+
+
+def test_commit_of_what_is_no_longer_prepared(
+    habitat: Habitat, observer: Engine, prepared: Callable[[], int]
+) -> None:
+    """A COMMIT that is refused is no lost one, and leaves nothing either."""
+
+    def roll_back(connection: object, xid: str, is_prepared: bool) -> None:
+        autocommit = observer.execution_options(isolation_level="AUTOCOMMIT")
+        with autocommit.connect() as other:
+            other.exec_driver_sql(f"ROLLBACK PREPARED '{xid}'")
+
+    writes = Writes()
+    event.listen(habitat.engine, "commit_twophase", roll_back, once=True)
+
+    left = habitat.run(writes, **two_phase(habitat))
+
+    assert isinstance(left, DBAPIError)
+    assert sqlstate_of(left) == "42704"
+    assert not isinstance(left, OutcomeUnknown)
     assert_nothing_left(habitat, writes.session, [])
 
 

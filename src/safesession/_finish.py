@@ -157,12 +157,15 @@ class _Root:
         # ROLLBACK worked, and sends none after a failed COMMIT. So the driver is asked
         # first, while the connection can still be invalidated.
         for connection, begun in begun_by(session).items():
-            # A two-phase transaction has a ROLLBACK of its own, and a savepoint was
-            # joined to a transaction that is for its owner to end.
-            ended_otherwise = isinstance(
-                begun, (NestedTransaction, TwoPhaseTransaction)
-            )
-            if ended_otherwise or connection.invalidated or connection.closed:
+            # A savepoint was joined to a transaction that is for its owner to end.
+            joined = isinstance(begun, NestedTransaction)
+            if joined or connection.invalidated or connection.closed:
+                continue
+            if isinstance(begun, TwoPhaseTransaction):
+                # It has a ROLLBACK of its own. After a COMMIT that failed there is
+                # none, and psycopg lets nobody use the connection for anything else.
+                if not begun.is_active:
+                    connection.invalidate()
                 continue
             pooled = connection.connection
             # It is not where SQLAlchemy was interrupted while it invalidated it.
