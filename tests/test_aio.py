@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
+from backends import with_deferred_constraints
 from models import Note, Reply, stored
 from safesession import (
     EngineNotConfigured,
@@ -23,7 +24,7 @@ from safesession import (
 )
 from safesession._aio import AsyncExit
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,7 @@ async def test_rollback_outlasts_cancellation(
     assert stored(engine) == []
 
 
+@with_deferred_constraints
 async def test_failed_commit_is_the_context_of_a_cancellation(
     async_engine: AsyncEngine,
 ) -> None:

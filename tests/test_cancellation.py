@@ -23,7 +23,7 @@ from units import (
     work,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 
 # What SQLAlchemy and aiosqlite leave behind of a session that is cancelled while it
 # waits for a statement, without safesession too, as is seen below:

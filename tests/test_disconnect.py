@@ -32,7 +32,7 @@ from units import (
     work,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

@@ -22,7 +22,7 @@ from models import Base, Note, stored
 from safesession import EngineNotConfigured
 from safesession.fastapi import async_session_dependency, session_dependency
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 FACTORIES = (session_dependency, async_session_dependency)

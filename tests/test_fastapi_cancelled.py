@@ -19,7 +19,7 @@ from safesession.fastapi import session_dependency
 from test_aio import callbacks_while_settling, settle
 from test_fastapi_threads import hold_commits
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from apps import client, get, write
 from models import stored
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

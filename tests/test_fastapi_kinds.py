@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from apps import get, in_thread, read, talk, write
 from models import Note, stored
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

@@ -12,7 +12,7 @@ from apps import PLACES, SPELLINGS, client, get, reporting, write
 from models import stored
 from safesession.fastapi import session_dependency
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

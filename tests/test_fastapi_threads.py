@@ -17,7 +17,7 @@ from apps import client, get, while_no_thread_is_free, write
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

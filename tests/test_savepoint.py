@@ -11,13 +11,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
 
+from backends import with_deferred_constraints
 from contract import dispose, in_transaction, left_by, left_by_async
 from models import Note, Reply, stored
 from safesession import async_session_scope, session_scope
 from safesession.testing._faults import Faults
 from safesession.testing._harness import Body
 
-pytestmark = pytest.mark.on("sqlite", "postgresql")
+pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
 
 
 class Left(NamedTuple):
@@ -320,6 +321,7 @@ def test_outer_scope_cannot_commit_what_a_savepoint_could_not_undo(
     assert stored(observer) == []
 
 
+@with_deferred_constraints
 def test_deferred_constraint_is_left_to_the_outer_commit(
     nested: Nested, observer: Engine
 ) -> None:

@@ -15,7 +15,7 @@ from contract import in_transaction
 from models import Base, Note, Reply, stored
 from safesession import EngineNotConfigured, ScopeMisuse, session_scope
 
-pytestmark = pytest.mark.on("sqlite", "postgresql")
+pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
 
 
 class OwnSession(Session):
