@@ -23,6 +23,7 @@ from interruptions import Position, contexts
 from models import stored
 from safesession import async_session_scope
 from safesession._cleanup import Exit
+from safesession._threads import ThreadExit
 from safesession.testing._faults import Faults
 from units import EXHAUSTIVE, ROWS, Client, Place, app_of, work
 
@@ -195,12 +196,24 @@ async def test_exit_that_is_closed_while_it_waits(
     assert stored(engine) == ROWS
 
 
-@pytest.mark.parametrize("kind", ["sync session", "async session"])
+@pytest.mark.parametrize(
+    "kind, exit_, name",
+    [
+        ("sync session", ThreadExit, "_wait_in_place"),
+        ("async session", Exit, "_wait"),
+    ],
+)
 def test_exit_of_a_request_goes_on_after_an_interrupt(
-    kind: str, async_engine: AsyncEngine, engine: Engine, monkeypatch: Any
+    kind: str,
+    exit_: type[Exit],
+    name: str,
+    async_engine: AsyncEngine,
+    engine: Engine,
+    monkeypatch: Any,
 ) -> None:
     """It is raised after the end of the exit, with what failed there as context."""
-    monkeypatch.setattr(Exit, "_wait", once_interrupted(Exit._wait, after=False))
+    interrupted = once_interrupted(getattr(exit_, name), after=False)
+    monkeypatch.setattr(exit_, name, interrupted)
     fault = OSError()
     used: Any = engine if kind == "sync session" else async_engine
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ._finish import finish, needs_io, raise_in_place, set_context
 from ._outcome import CommitOn, Outcome, decide
 
-_INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 
 
 class Exit(ABC):
@@ -58,6 +58,8 @@ class Exit(ABC):
             self._error = error
             self._outcome = decide(error, self._commit_on)
             self._try_at_once(self._outcome)
+            if not self._done:
+                interrupt = await self._wait_in_place()
         # Of what has left the block isinstance() may raise. A coroutine that is closed
         # can wait for nothing.
         elif self._done or issubclass(type(error), GeneratorExit):
@@ -92,6 +94,10 @@ class Exit(ABC):
     async def _where_it_waits(self) -> None:
         """Carry the exit out where it can wait for the database."""
 
+    async def _wait_in_place(self) -> BaseException | None:
+        """Wait for the exit without a task, where an interrupt cannot cut it short."""
+        return None
+
     async def _wait(self, interrupt: BaseException | None) -> BaseException | None:
         """Wait for the exit in its task; return an interrupt that is to be raised."""
         raised: BaseException | None = None
@@ -103,12 +109,12 @@ class Exit(ABC):
                 if task is None or task.done():
                     task = self._task = asyncio.create_task(self._run())
                 await asyncio.wait((task,))
-            except _INTERRUPTS as caught:
+            except INTERRUPTS as caught:
                 raised = caught
         if self._task is not None and self._task.done() and not self._task.cancelled():
             try:
                 self._task.result()
-            except _INTERRUPTS as stopped_the_loop:
+            except INTERRUPTS as stopped_the_loop:
                 raised = stopped_the_loop
         if interrupt is None or issubclass(type(interrupt), asyncio.CancelledError):
             return raised or interrupt

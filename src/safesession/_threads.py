@@ -4,7 +4,7 @@ from asyncio import CancelledError
 
 from anyio import CapacityLimiter, to_thread
 
-from ._cleanup import Exit
+from ._cleanup import INTERRUPTS, Exit
 from ._outcome import Outcome
 from ._turns import guard_of
 
@@ -29,6 +29,15 @@ class ThreadExit(Exit):
                 super()._try_at_once(outcome)
             finally:
                 turn.release()
+
+    async def _wait_in_place(self) -> BaseException | None:
+        # A call that has begun goes on in its thread, and who comes second waits for
+        # it; one that has not is never begun, and the second does it.
+        try:
+            await self._where_it_waits()
+        except INTERRUPTS as interrupt:
+            return interrupt
+        return None
 
     async def _where_it_waits(self) -> None:
         # What a KeyboardInterrupt has kept this thread from giving back.
