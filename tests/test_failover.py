@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from backends import Backend, engine_on, on_postgresql
+from backends import WANTED, Backend, engine_on, on_postgresql
 from contract import Habitat, left_by, left_by_async
 from load import TABLE, UNKNOWN, Load, writing
 from models import Note, stored
@@ -33,6 +33,8 @@ pytestmark = pytest.mark.on("postgresql")
 
 def start() -> Iterator[Replicated]:
     """Start a primary and a replica of it, with the tables in them."""
+    if "postgresql" not in WANTED:
+        pytest.skip("SAFESESSION_TEST_ON has no PostgreSQL")
     try:
         with replicated() as servers:
             on_postgresql(servers.primary).create_tables()
@@ -189,6 +191,7 @@ async def test_failover(
     make: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
     driver: str,
     is_async: bool,
 ) -> None:
@@ -219,6 +222,7 @@ async def test_failover(
         "errors told": statuses[503],
         "retries": retries(caplog),
     }
+    record_property(f"failover by {driver}", figures)
     with capsys.disabled():
         sys.stdout.write(f"\nFailover by {driver}: {figures}\n")
     assert statuses.keys() <= {200, UNKNOWN, 503}
