@@ -26,6 +26,7 @@ nox.options.sessions = [
     "tests",
     "between",
     "lowest",
+    "servers",
     "core",
     "examples",
     "build",
@@ -59,8 +60,11 @@ FASTAPI = {
     "0.162": "fastapi==0.162.*",
     "newest": "fastapi",
 }
-# PostgreSQL is for `tests`, which takes long enough.
+# PostgreSQL is for `tests`, which takes long enough, and what is not started by pip's
+# means for `servers`.
 ON_SQLITE = {"SAFESESSION_TEST_ON": "sqlite"}
+ON_POSTGRESQL = {"SAFESESSION_TEST_ON": "sqlite,postgresql"}
+ON_SERVERS = {"SAFESESSION_TEST_ON": "mariadb"}
 PAIRS = [*product(FASTAPI, SQLALCHEMY)]
 ENDS = [("lowest", "2.0"), ("newest", "2.1")]
 BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
@@ -108,6 +112,7 @@ def types(session: nox.Session) -> None:
 @with_each(ENDS)
 def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
     """Run the tests with the oldest and with the newest."""
+    session.env.update(ON_POSTGRESQL)
     run_tests(session, fastapi, sqlalchemy)
 
 
@@ -124,6 +129,17 @@ def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest version of each requirement."""
     install_package(session, *LOWEST, *group("tests"))
     session.run("pytest", *session.posargs, env=ON_SQLITE)
+
+
+@nox.session(allow_parallel=True)
+def servers(session: nox.Session) -> None:
+    """Run on MariaDB, Galera and PgBouncer what scripts/install-services.sh is for."""
+    pins = (SQLALCHEMY["2.1"], FASTAPI["newest"])
+    install_package(session, *pins, *group("tests"))
+    session.env.update(ON_SERVERS)
+    # The names of what is parametrized with a driver, and of modules.
+    on_servers = "pymysql or asyncmy or test_galera or test_pgbouncer"
+    run_covered(session, "-k", on_servers, *session.posargs)
 
 
 @nox.session(allow_parallel=True)
@@ -225,7 +241,8 @@ def bench(session: nox.Session) -> None:
 def exhaustive(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
     """Run the tests with each enumeration complete."""
     install_package(session, sqlalchemy, fastapi, *group("tests"))
-    session.run("pytest", *session.posargs, env={"SAFESESSION_EXHAUSTIVE": "1"})
+    env = {**ON_POSTGRESQL, "SAFESESSION_EXHAUSTIVE": "1"}
+    session.run("pytest", *session.posargs, env=env)
 
 
 @nox.session
@@ -240,7 +257,7 @@ def mutation(session: nox.Session) -> None:
         shutil.copytree(part, place / part)
     shutil.copy("pyproject.toml", place)
     with session.chdir(place):
-        session.run("mutmut", "run", *session.posargs)
+        session.run("mutmut", "run", *session.posargs, env=ON_POSTGRESQL)
         survivors = surviving_mutants(session)
     explained = {
         (survivor["function"], survivor["was"], survivor["is"])

@@ -73,7 +73,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         told.append(f"{name}: {count}")
     terminalreporter.write_line(f"Passed on servers, by {', '.join(told)}")
     for report in passed:
-        for figures in dict(report.user_properties).get("figures", ()):
+        if figures := dict(report.user_properties).get("figures"):
             terminalreporter.write_line(f"{report.nodeid}: {figures}")
 
 
