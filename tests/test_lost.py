@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -15,7 +14,8 @@ from sqlalchemy.pool import NullPool
 from backends import Backend, engine_on
 from contract import Habitat, assert_nothing_left
 from models import stored
-from proxy import ADDRESS, Action, Proxy, Side, proxying
+from proxied import Proxied, proxied
+from proxy import Action, Proxy, Side
 from safesession import OutcomeUnknown
 from safesession.retry import is_retryable
 from safesession.testing._harness import InTask
@@ -27,27 +27,10 @@ pytestmark = pytest.mark.on("postgresql")
 each_loss = pytest.mark.parametrize("loss", ["cut", "reset"])
 
 
-@dataclass(frozen=True)
-class Proxied(Backend):
-    """A database that is reached by a proxy."""
-
-    behind: Backend
-    proxy: Proxy
-
-
 @pytest.fixture
 def backend(backend: Backend) -> Iterator[Proxied]:
-    host, port = backend.url.host, backend.url.port
-    with proxying(host or ADDRESS, port or 5432) as proxy:
-
-        def through(url: URL) -> URL:
-            # The proxy is to read what passes.
-            plain = "ssl" if url.get_driver_name() == "asyncpg" else "sslmode"
-            url = url.set(host=ADDRESS, port=proxy.port)
-            return url.update_query_dict({plain: "disable"})
-
-        urls = map(through, (backend.url, backend.async_url))
-        yield Proxied(*urls, behind=backend, proxy=proxy)
+    with proxied(backend) as behind_proxy:
+        yield behind_proxy
 
 
 @pytest.fixture
