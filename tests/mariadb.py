@@ -102,10 +102,7 @@ def galera(size: int) -> Iterator[list[MariaDB]]:
             directory = stack.enter_context(place_of("galera"))
             provider = (
                 f"gmcast.listen_addr=tcp://127.0.0.1:{port};"
-                f"ist.recv_addr=127.0.0.1:{reserved_port()};"
-                # A node that is gone is given up soon.
-                "evs.keepalive_period=PT0.5S;evs.suspect_timeout=PT2S;"
-                "evs.inactive_timeout=PT4S;gcache.size=16M"
+                f"ist.recv_addr=127.0.0.1:{reserved_port()};gcache.size=16M"
             )
             options = [
                 *CLUSTER_OPTIONS,
