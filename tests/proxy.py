@@ -78,6 +78,7 @@ class Proxy:
             self.port = server.sockets[0].getsockname()[1]
             started.set()
             await self._ending.wait()
+            self._going_on.set()
             # From Python 3.12 on, a server waits for its connections to end.
             for link in self._links:
                 end(link, "cut")
