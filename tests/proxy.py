@@ -14,11 +14,14 @@ import threading
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 Side = Literal["client", "server"]
 # Both sides find the connection closed, or reset; or what passes is held.
 Action = Literal["cut", "reset", "stall"]
+
+# What is sent to the client, and to the server.
+Link = tuple[StreamWriter, StreamWriter]
 
 ADDRESS = "127.0.0.1"
 # The kernel sends RST for a socket that is closed, and not FIN.
@@ -39,7 +42,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._server = host, port
         self._loop = asyncio.new_event_loop()
-        self._links: set[tuple[StreamWriter, StreamWriter]] = set()
+        self._links: dict[asyncio.Task[None], Link] = {}
         self._awaited: Awaited | None = None
         self._going_on = asyncio.Event()
         self._ending = asyncio.Event()
@@ -63,7 +66,7 @@ class Proxy:
         """Cut or reset every connection that there is now."""
 
         async def lose() -> None:
-            for link in self._links:
+            for link in self._links.values():
                 end(link, action)
 
         asyncio.run_coroutine_threadsafe(lose(), self._loop).result(10)
@@ -79,9 +82,10 @@ class Proxy:
             started.set()
             await self._ending.wait()
             self._going_on.set()
-            # From Python 3.12 on, a server waits for its connections to end.
-            for link in self._links:
+            for link in self._links.values():
                 end(link, "cut")
+            if self._links:
+                await asyncio.wait(self._links)
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ending.set)
@@ -93,21 +97,22 @@ class Proxy:
             to_client.transport.abort()
             return
         link = to_client, to_server
-        self._links.add(link)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._links[task] = link
         try:
             await asyncio.gather(
                 self._pass_on("client", from_client, to_server, link),
                 self._pass_on("server", from_server, to_client, link),
             )
         finally:
-            self._links.discard(link)
+            del self._links[task]
 
     async def _pass_on(
         self,
         side: Side,
         reader: StreamReader,
         writer: StreamWriter,
-        link: tuple[StreamWriter, StreamWriter],
+        link: Link,
     ) -> None:
         with suppress(ConnectionError):
             while passing := await reader.read(1 << 16):
@@ -132,7 +137,7 @@ class Proxy:
         return awaited.action
 
 
-def end(link: tuple[StreamWriter, StreamWriter], action: Action) -> None:
+def end(link: Link, action: Action) -> None:
     for writer in link:
         if action == "reset" and not writer.is_closing():
             sock: socket.socket = writer.get_extra_info("socket")
