@@ -5,8 +5,9 @@ from collections.abc import Callable
 from threading import Barrier, Thread
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -170,6 +171,34 @@ async def test_server_that_is_not_there_for_asyncpg(unused_tcp_port: int) -> Non
         await connect_by_asyncpg(unused_tcp_port)
 
     assert is_retryable(raised.value)
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (OSError(), True),
+        # Hosts have answered, and none of them may be written to.
+        (asyncpg.exceptions.TargetServerAttributeNotMatched("by host 1"), True),
+        (LookupError("in a hook of the engine's own"), False),
+    ],
+    ids=["OSError", "asyncpg", "LookupError"],
+)
+def test_error_of_connecting(
+    make_engine: Callable[..., Engine], error: Exception, expected: bool
+) -> None:
+    """It is told by where it arose, as these have no code, and no class in common."""
+    engine = make_engine()
+
+    @event.listens_for(engine, "do_connect")
+    def fail(*args: Any) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        engine.connect()
+
+    assert is_retryable(raised.value) is expected
+    error.__traceback__ = None
+    assert not is_retryable(error)
 
 
 @pytest.mark.on("postgresql")

@@ -9,7 +9,7 @@ import pytest
 import stamina
 from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -134,6 +134,23 @@ async def test_lost_connection_is_503_after_the_last_attempt(
 
     assert response.status_code == 503
     assert len(service.calls) == 10
+
+
+async def test_database_that_is_not_there_yet(
+    database: "Database", service: Service, observer: Engine
+) -> None:
+    """A handler's 503 is held back, too: it is there at the next attempt."""
+    add_exception_handlers(service.app)
+    errors = [OSError("nobody answers"), OSError("nobody answers")]
+
+    @event.listens_for(database.engine, "do_connect")
+    def fail(*args: Any) -> None:
+        if errors:
+            raise errors.pop()
+
+    assert (await service.post()).status_code == 201
+    assert len(service.calls) == 3
+    assert stored(observer) == ["once"]
 
 
 @pytest.mark.parametrize(

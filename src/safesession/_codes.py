@@ -74,8 +74,14 @@ def is_retryable(error: BaseException) -> bool:
         return code in _MYSQL_CODES
     if (sqlstate := _sqlstate(driver_error)) is not None:
         return sqlstate in _SQLSTATES
-    # Nobody answers, so there is no code.
-    return isinstance(error, (DBAPIError, OSError)) and was_connecting(error)
+    # Nobody answers, or not the one that was asked for, so there is no code.
+    return _is_of_a_database(error) and was_connecting(error)
+
+
+def _is_of_a_database(error: Exception) -> bool:
+    # SQLAlchemy 2.0 does not wrap what asyncpg raises while connecting.
+    is_of_asyncpg = type(error).__module__.partition(".")[0] == "asyncpg"
+    return is_of_asyncpg or isinstance(error, (DBAPIError, OSError))
 
 
 def _sqlite_code(error: object) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from ._attempts import Attempts, Limits
@@ -90,6 +91,7 @@ class _Attempt:
         # The response of an attempt that is to be followed by another, if it can be.
         self._held: list[Message] = []
         self._raised: Exception | None = None
+        self._traceback: TracebackType | None = None
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run it; raise what makes another attempt worth while, and nothing else."""
@@ -116,6 +118,9 @@ class _Attempt:
         error = self._holder.error
         if error is None or self._has_begun or not self._body.is_whole:
             return None
+        # Starlette takes it off an error that a handler has answered, and an error of
+        # connecting is told by it.
+        self._traceback = error.__traceback__ = error.__traceback__ or self._traceback
         return error if self._attempts.may_follow(error) else None
 
     async def _send_or_hold(self, message: Message) -> None:

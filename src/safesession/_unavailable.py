@@ -24,7 +24,8 @@ _TYPES: list[type[Exception]] = [
 ]
 with suppress(ImportError):
     # SQLAlchemy 2.0 does not wrap what asyncpg raises while connecting.
-    _TYPES.append(import_module("asyncpg").PostgresError)
+    _asyncpg = import_module("asyncpg")
+    _TYPES += [_asyncpg.PostgresError, _asyncpg.InternalClientError]
 
 
 def add_exception_handlers(app: FastAPI, *, retry_after: int = 1) -> None:
