@@ -30,6 +30,8 @@ from benchmarks.results import Burst, Case, Load, Results, Series, by_case
 from benchmarks.server import serving
 from benchmarks.variants import SAFESESSION, VARIANTS, Variant, installed
 
+pytestmark = pytest.mark.once
+
 CASES = [
     Case("requests", "SQLite", "async session", "SELECT", 1),
     Case("requests", "SQLite", "async session", "SELECT", 50),

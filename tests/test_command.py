@@ -11,6 +11,8 @@ import pytest
 
 from safesession.__main__ import main
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 
 

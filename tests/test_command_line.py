@@ -8,6 +8,8 @@ import pytest
 
 from test_command import status_of
 
+pytestmark = pytest.mark.once
+
 HELP = """\
 usage: safesession [-h] COMMAND ...
 

@@ -22,6 +22,8 @@ from sybil.typing import Evaluator
 
 from safesession.__main__ import parser
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 # These need no Python: each would be named here, and why.

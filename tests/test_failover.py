@@ -28,7 +28,7 @@ from safesession.retry import (
 )
 from test_postgresql import Writes, sqlstate_of
 
-pytestmark = pytest.mark.on("postgresql")
+pytestmark = [pytest.mark.on("postgresql"), pytest.mark.once]
 
 
 def start() -> Iterator[Replicated]:

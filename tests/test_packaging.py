@@ -14,6 +14,8 @@ import safesession.errors
 import safesession.fastapi
 import safesession.testing
 
+pytestmark = pytest.mark.once
+
 
 def run(code: str) -> str:
     """Return what a fresh interpreter prints."""

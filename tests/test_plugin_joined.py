@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
+pytestmark = pytest.mark.once
+
 path = Path(__file__).with_name("test.db")
 engine = create_engine(f"sqlite:///{path}")
 async_engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 from leaks import CLEAN, LEAKS, PREAMBLE, SESSIONS
 from projects import Project
 
+pytestmark = pytest.mark.once
+
 pytest_plugins = ["pytester"]
 
 ADVICE = (
