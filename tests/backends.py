@@ -2,10 +2,15 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -16,7 +21,10 @@ from sqlalchemy.pool import NullPool
 from contract import HABITATS
 from mariadb import MariaDB
 from models import Base
-from postgresql import PostgreSQL
+from postgresql import NoPostgreSQL, PostgreSQL
+from processes import NotInstalled
+
+S = TypeVar("S")
 
 DRIVERS = {
     "sqlite": ["sqlite"],
@@ -94,6 +102,20 @@ def on_postgresql(database: PostgreSQL, driver: str = "psycopg") -> Backend:
 
 def on_mariadb(server: MariaDB) -> Backend:
     return Backend(server.url("pymysql"), server.url("asyncmy"))
+
+
+@contextmanager
+def started(server: AbstractContextManager[S]) -> Iterator[S]:
+    """Start a server, or skip the test where there is none to be started."""
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(server)
+        except (NoPostgreSQL, NotInstalled) as error:
+            # Where nobody looks, a test that does not run is a failure.
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no server: {error}")
+        yield running
 
 
 @contextmanager

@@ -1,15 +1,13 @@
 """Engines on real databases: SQLite files, and servers where a test is on one."""
 
 import gc
-import os
 import re
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,13 +25,11 @@ from backends import (
     on_sqlite,
     parametrize,
     set_pragmas,
+    started,
 )
 from contract import HABITATS, Habitat
 from mariadb import MariaDB, mariadb
-from postgresql import NoPostgreSQL, PostgreSQL, postgresql
-from processes import NotInstalled
-
-S = TypeVar("S")
+from postgresql import PostgreSQL, postgresql
 
 if "mariadb" not in WANTED:
     # They belong to the same session of nox.
@@ -95,20 +91,6 @@ def mariadb_server() -> Iterator[MariaDB]:
     with started(mariadb()) as server:
         on_mariadb(server).create_tables()
         yield server
-
-
-@contextmanager
-def started(server: AbstractContextManager[S]) -> Iterator[S]:
-    """Start a server, or skip the test where there is none to be started."""
-    with ExitStack() as stack:
-        try:
-            running = stack.enter_context(server)
-        except (NoPostgreSQL, NotInstalled) as error:
-            # Where nobody looks, a test that does not run is a failure.
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no server: {error}")
-        yield running
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from apps import client
-from conftest import started
+from backends import started
 from contract import HABITATS, Habitat, assert_nothing_left, left_by
 from mariadb import MariaDB, galera
 from models import Base, Note, stored

@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from backends import emptied, on_postgresql, wait_until
-from conftest import started
+from backends import emptied, on_postgresql, started, wait_until
 from contract import HABITATS, Habitat, assert_nothing_left, left_by, left_by_async
 from models import Note, stored
 from pgbouncer import SERVER_CONNECTIONS, UNPREPARED, pgbouncer
