@@ -254,7 +254,9 @@ class Admission:
         if not beyond:
             if limit.free <= 0:
                 return False
-            if len(_limiters) > 1 and not self._all_can_end(holder, limiter, limit):
+            # With as many left as any request takes, it keeps nobody from ending.
+            is_scarce = limit.free <= limit.most and len(_limiters) > 1
+            if is_scarce and not self._all_can_end(holder, limiter, limit):
                 return False
         self._give(holder, limiter, limit)
         return True
