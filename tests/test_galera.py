@@ -1,6 +1,8 @@
 """Two nodes of a Galera cluster: what one refuses for what the other has committed."""
 
 import asyncio
+import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from backends import started
 from contract import HABITATS, Habitat, assert_nothing_left, left_by
 from mariadb import MariaDB, galera
 from models import Base, Note, stored
-from safesession import session_scope
+from safesession import OutcomeUnknown, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.retry import RetryMiddleware, is_retryable, run_in_session
 
@@ -233,3 +235,59 @@ def test_node_that_has_lost_the_other(
     assert left is not None
     assert is_retryable(left)
     record_property("figures", f"told {told}")
+
+
+def test_node_of_three_that_is_killed(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Who is on the others goes on; what was told is applied once, and is not lost."""
+    told: Counter[str] = Counter()
+    some = threading.Event()
+    with started(galera(3)) as nodes:
+        create_tables(nodes[0])
+        engines = [create_engine(node.url(), **POOL) for node in nodes]
+        *surviving, dying = engines
+        with session_scope(dying) as session:
+            session.add(Note(id=1, text="0"))
+
+        def write(engine: Engine) -> None:
+            for _ in range(INCREMENTS):
+                run_in_session(engine, increment, attempts=None)
+                told["applied"] += 1
+
+        def write_until_killed() -> None:
+            for number in itertools.count():
+                try:
+                    run_in_session(dying, increment, attempts=1)
+                except OutcomeUnknown:
+                    told["unknown"] += 1
+                except OperationalError as error:
+                    told["refused"] += 1
+                    # It cannot be connected to any more.
+                    if code_of(error) == 2003:
+                        return
+                else:
+                    told["applied"] += 1
+                if number == 5:
+                    some.set()
+
+        with ThreadPoolExecutor(3 * WRITERS) as executor:
+            work = [executor.submit(write, each) for each in surviving * WRITERS]
+            work += [executor.submit(write_until_killed) for _ in range(WRITERS)]
+            assert some.wait(30)
+            nodes[2].kill()
+        for each in work:
+            each.result()
+
+        for engine in engines:
+            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        found = set[str]()
+        for node in nodes[:2]:
+            observer = create_engine(node.url(), connect_args=COHERENT)
+            found.update(stored(observer))
+            observer.dispose()
+        for engine in engines:
+            engine.dispose()
+    (count,) = map(int, found)
+    assert told["applied"] <= count <= told["applied"] + told["unknown"]
+    record_property("figures", f"{dict(told)}, and {count} in the database")
