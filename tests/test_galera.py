@@ -25,7 +25,7 @@ from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.retry import RetryMiddleware, is_retryable, run_in_session
 
 # On each of the two nodes.
-WRITERS, INCREMENTS = 4, 50
+WRITERS, INCREMENTS = 4, 25
 ALL = 2 * WRITERS * INCREMENTS
 # Read what is committed on any node, and not what has been applied on this one by now.
 COHERENT = {"init_command": "SET wsrep_sync_wait = 1"}

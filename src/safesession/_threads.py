@@ -19,7 +19,7 @@ class ThreadExit(Exit):
         with guard.turn:
             failure = super()._finish()
             if issubclass(type(self._error), CancelledError):
-                guard.end()
+                guard.ended = True
         return failure
 
     def _try_at_once(self, outcome: Outcome) -> None:

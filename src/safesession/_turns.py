@@ -7,7 +7,7 @@ for each other, and after the exit of a cancelled request the session refuses.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, wraps
 from threading import RLock
 from typing import Any
 
@@ -64,24 +64,17 @@ _GUARD = "_safesession_guard"
 class Guard:
     """Whose turn it is to use a session, and whether there is another."""
 
+    __slots__ = ("ended", "turn")
+
     def __init__(self) -> None:
         # Taken by a `with` statement: no KeyboardInterrupt comes between the lock and
         # its release, and leaves others waiting for ever.
         self.turn = RLock()
-        self._ended = False
-
-    def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call what uses the session in turn, and have a result it returns do so."""
-        with self.turn:
-            if self._ended:
-                raise _refusal()
-            returned = method(*args, **kwargs)
-        if isinstance(returned, _RESULTS) and _GUARD not in vars(returned):
-            self.put_in_turn(returned, _result_class)
-        return returned
+        # Whether whoever asks for another turn is refused.
+        self.ended = False
 
     def put_in_turn(self, user: Any, class_of: Callable[[Any], type]) -> None:
-        """Have the methods of a session, or of a result of it, be called in turn."""
+        """Have the methods of a session, or of what it returns, be called in turn."""
         user.__class__ = class_of(type(user))
         vars(user)[_GUARD] = self
 
@@ -91,7 +84,7 @@ class Guard:
         # call() at each step would take as long as reading a row does.
         while True:
             with turn:
-                if self._ended:
+                if self.ended:
                     raise _refusal()
                 step = next(iterator, turn)
             if step is turn:
@@ -103,10 +96,6 @@ class Guard:
         with suppress(RuntimeError):
             while True:
                 self.turn.release()
-
-    def end(self) -> None:
-        """Refuse whoever asks for another turn."""
-        self._ended = True
 
 
 def _refusal() -> ScopeMisuse:
@@ -126,16 +115,24 @@ def open_guarded(open_session: Callable[[], Session | None]) -> Session | None:
 
 
 def guard_of(session: Any) -> Guard:
-    """Return the guard of a session opened by `open_guarded`, or of a result of it."""
+    """Return the guard of a session that `open_guarded` has opened, or of a result."""
     return vars(session)[_GUARD]  # type: ignore[no-any-return]
 
 
 def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a method wait for its turn."""
+    """Have a method wait for its turn, and a result that it returns do so, too."""
 
+    # Not in steps of their own: these few lines are run ten times for a request.
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return guard_of(self).call(method, self, *args, **kwargs)
+        guard: Guard = self.__dict__[_GUARD]
+        with guard.turn:
+            if guard.ended:
+                raise _refusal()
+            returned = method(self, *args, **kwargs)
+        if isinstance(returned, _RESULTS) and _GUARD not in returned.__dict__:
+            guard.put_in_turn(returned, _result_class)
+        return returned
 
     return call
 
@@ -146,10 +143,7 @@ def _guarding_transaction(begin: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(begin)
     def call(session: Session, *args: Any, **kwargs: Any) -> Any:
         transaction = begin(session, *args, **kwargs)
-        guard = guard_of(session)
-        for name in _CALLS_OF_TRANSACTION:
-            method = getattr(transaction, name)
-            setattr(transaction, name, partial(guard.call, method))
+        guard_of(session).put_in_turn(transaction, _transaction_class)
         return transaction
 
     return call
@@ -189,6 +183,12 @@ _InTurn: Any = type(
 def _session_class(cls: type[Session]) -> type[Session]:
     bases = (_InTurn,) if cls is Session else (cls, _InTurn)
     return type(cls.__name__, bases, {"__module__": cls.__module__})
+
+
+@lru_cache(maxsize=128)
+def _transaction_class(cls: type) -> type:
+    members = _methods_in_turn(cls, _CALLS_OF_TRANSACTION)
+    return type(cls.__name__, (cls,), {"__module__": cls.__module__, **members})
 
 
 @lru_cache(maxsize=128)
