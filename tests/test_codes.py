@@ -1,5 +1,6 @@
 """Which errors say that work may succeed when it is run again."""
 
+import socket
 import sqlite3
 from collections.abc import Callable
 from threading import Barrier, Thread
@@ -199,6 +200,27 @@ def test_error_of_connecting(
     assert is_retryable(raised.value) is expected
     error.__traceback__ = None
     assert not is_retryable(error)
+
+
+def test_server_that_closes_in_the_handshake() -> None:
+    """The connection is lost, and not in COMMIT: there was none to commit on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = Thread(target=lambda: listener.accept()[0].close())
+        thread.start()
+
+        with (
+            pytest.raises(OperationalError) as raised,
+            session_scope(
+                create_engine(f"mysql+pymysql://nobody@127.0.0.1:{port}/nothing")
+            ) as session,
+        ):
+            session.add(Note(text="never sent"))
+        thread.join()
+
+    assert raised.value.connection_invalidated
+    assert not isinstance(raised.value, OutcomeUnknown)
+    assert is_retryable(raised.value)
 
 
 @pytest.mark.on("postgresql")

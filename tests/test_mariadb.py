@@ -178,7 +178,6 @@ def test_deadlock(
     assert_nothing_left(habitat, writes.session, ["101", "102"])
 
 
-@pytest.mark.xfail(reason="what MariaDB has undone is watched for on PostgreSQL alone")
 def test_deadlock_that_was_caught_does_not_end_normally(
     habitat: Habitat, observer: Engine, deadlock: Callable[[Session], None]
 ) -> None:

@@ -19,7 +19,7 @@ from safesession import (
 )
 from safesession.fastapi import async_session_dependency, session_dependency
 
-pytestmark = pytest.mark.on("sqlite", "postgresql")
+pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
 
 Write = Callable[[Session], object]
 
@@ -141,6 +141,21 @@ def test_write_in_text_is_refused_by_the_database(
     assert_nothing_left(seeded, sessions[0], ["kept"])
 
 
+def test_definition_that_was_refused_opens_no_way(seeded: Habitat) -> None:
+    """MariaDB would commit before it, and begin another transaction after."""
+    sessions: list[Session] = []
+
+    def write(session: Session) -> None:
+        sessions.append(session)
+        for statement in (IN_TEXT["create"], IN_TEXT["insert"]):
+            with pytest.raises(DBAPIError):
+                session.execute(text(statement))
+            session.rollback()
+
+    assert seeded.run(write, read_only=True) is None
+    assert_nothing_left(seeded, sessions[0], ["kept"])
+
+
 def test_attribute_that_is_set_to_what_it_is_is_no_write(seeded: Habitat) -> None:
     """A flush that would send nothing is let through."""
 
@@ -229,6 +244,16 @@ def test_savepoint(engine: Engine, observer: Engine) -> None:
         ):
             session.add(Note(text="refused"))
             session.flush()
+        session.add(Note(text="after"))
+
+    assert stored(observer) == ["after", "before"]
+
+
+@pytest.mark.on("sqlite", "postgresql")
+def test_write_in_text_in_a_savepoint(engine: Engine, observer: Engine) -> None:
+    """MariaDB cannot be told to refuse it when the transaction has begun."""
+    with session_scope(engine) as session:
+        session.add(Note(text="before"))
         with pytest.raises(DBAPIError), session_scope(session, read_only=True):
             session.execute(text(IN_TEXT["insert"]))
         session.add(Note(text="after"))
@@ -274,14 +299,17 @@ def test_connection_that_was_read_only_before_stays_so(
 ) -> None:
     """What somebody else has forbidden is not allowed at the end."""
     engine = make_engine(pool_size=1, max_overflow=0)
-    if engine.dialect.name == "sqlite":
-        forbidding = "PRAGMA query_only = ON"
-    else:
-        forbidding = "SET default_transaction_read_only = on"
+    forbidding = {
+        "sqlite": "PRAGMA query_only = ON",
+        "postgresql": "SET default_transaction_read_only = on",
+        "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    }[engine.dialect.name]
     event.listen(engine, "connect", lambda made, _: execute_on(made, forbidding))
 
-    with session_scope(engine, read_only=True) as session:
-        session.scalars(select(Note)).all()
+    for level in ("SERIALIZABLE", "AUTOCOMMIT"):
+        bind = engine.execution_options(isolation_level=level)
+        with session_scope(bind, read_only=True) as session:
+            session.scalars(select(Note)).all()
 
     with pytest.raises(DBAPIError), session_scope(engine) as session:
         session.execute(text(IN_TEXT["insert"]))

@@ -23,7 +23,7 @@ from test_retry import Driver, refusal
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql")]
+pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
 pytest_plugins = ("fastapi_fixtures",)
 
 

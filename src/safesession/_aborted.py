@@ -1,21 +1,35 @@
-"""Transactions that PostgreSQL has given up: it answers their COMMIT by a ROLLBACK.
+"""Transactions that a database has given up, while the block goes on as before.
 
-It does so without an error, from the first statement that fails. Where the failure was
-caught in the block, nothing would tell that nothing was committed.
+PostgreSQL answers their COMMIT by a ROLLBACK, without an error, from the first
+statement that fails. MySQL and MariaDB undo all of a transaction that is in a deadlock,
+savepoints included, and commit what comes after. Where the failure was caught in the
+block, nothing would tell.
 """
 
-from weakref import WeakKeyDictionary, WeakSet
+from typing import NamedTuple
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
-from sqlalchemy import Connection, TwoPhaseTransaction, event
+from sqlalchemy import Connection, Transaction, TwoPhaseTransaction, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from ._begun import begun_by
+from ._codes import mysql_code, sqlstate_of
 from ._report import describe
 
-# Not the failures themselves: their tracebacks would keep the connections.
-_failures: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+WATCHED = frozenset({"postgresql", "mysql", "mariadb"})
+_DEADLOCK = 1213
+
+
+class _Failure(NamedTuple):
+    # Not the failure itself: its traceback would keep the connection.
+    told: str
+    # In which transaction a deadlock was, as then there is nothing to ask the server.
+    undone: ReferenceType[Transaction] | None
+
+
+_failures: WeakKeyDictionary[Connection, _Failure] = WeakKeyDictionary()
 _watched: WeakSet[Dialect] = WeakSet()
 
 
@@ -27,26 +41,41 @@ def watch(dialect: Dialect) -> None:
 
 
 def _remember(context: ExceptionContext) -> None:
-    failure = context.sqlalchemy_exception
+    failure, connection = context.sqlalchemy_exception, context.connection
+    if failure is None or connection is None:
+        return
+    told, transaction = describe(failure), connection.get_transaction()
+    if context.dialect.name != "postgresql":
+        driver_error = getattr(failure, "orig", None) or failure
+        if mysql_code(driver_error) == _DEADLOCK and transaction is not None:
+            _failures[connection] = _Failure(told, ref(transaction))
     # What follows in a transaction that is given up says nothing new.
-    if context.connection is not None and failure and not _says_given_up(failure):
-        _failures[context.connection] = describe(failure)
+    elif not _says_given_up(failure):
+        _failures[connection] = _Failure(told, None)
 
 
 def require_alive(session: Session) -> None:
-    """Raise where a COMMIT of the session would be a ROLLBACK."""
+    """Raise where a COMMIT of the session would not commit what it seems to."""
     if not _failures:
         return
     for connection, begun in begun_by(session).items():
+        failure = _failures.get(connection)
         # The PREPARE of a two-phase transaction tells by itself.
-        two_phase = isinstance(begun, TwoPhaseTransaction)
-        if two_phase or connection not in _failures or not _is_given_up(connection):
+        if failure is None or isinstance(begun, TwoPhaseTransaction):
+            continue
+        if failure.undone is not None:
+            if failure.undone() is not connection.get_transaction():
+                continue
+            consequence = "has undone all that was before the failure"
+        elif _is_given_up(connection):
+            consequence = "would answer COMMIT by a ROLLBACK"
+        else:
             continue
         raise PendingRollbackError(
             "The database has given this transaction up, as a statement in it has "
-            "failed, and would answer COMMIT by a ROLLBACK. The failure was caught "
-            f"in the block: {_failures[connection]}. Let it leave the block, or "
-            "catch it around a 'with session.begin_nested():'."
+            f"failed, and {consequence}. The failure was caught in the block: "
+            f"{failure.told}. Let it leave the block, or catch it around a 'with "
+            "session.begin_nested():'."
         )
 
 
@@ -63,7 +92,4 @@ def _is_given_up(connection: Connection) -> bool:
 
 
 def _says_given_up(error: Exception) -> bool:
-    driver_error = getattr(error, "orig", None)
-    # asyncpg and psycopg name it one way, psycopg2 another.
-    codes = (getattr(driver_error, name, None) for name in ("sqlstate", "pgcode"))
-    return "25P02" in codes
+    return sqlstate_of(getattr(error, "orig", None)) == "25P02"

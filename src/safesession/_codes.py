@@ -70,9 +70,9 @@ def is_retryable(error: BaseException) -> bool:
     driver_error = getattr(error, "orig", None) or error
     if (code := _sqlite_code(driver_error)) is not None:
         return code in _SQLITE_CODES
-    if (code := _mysql_code(driver_error)) is not None:
+    if (code := mysql_code(driver_error)) is not None:
         return code in _MYSQL_CODES
-    if (sqlstate := _sqlstate(driver_error)) is not None:
+    if (sqlstate := sqlstate_of(driver_error)) is not None:
         return sqlstate in _SQLSTATES
     # Nobody answers, or not the one that was asked for, so there is no code.
     return _is_of_a_database(error) and was_connecting(error)
@@ -89,14 +89,16 @@ def _sqlite_code(error: object) -> int | None:
     return code & 0xFF if isinstance(code, int) else None
 
 
-def _mysql_code(error: BaseException) -> int | None:
+def mysql_code(error: BaseException) -> int | None:
+    """Return the code of MySQL or MariaDB that a driver's exception has, if any."""
     if type(error).__module__.partition(".")[0] not in _MYSQL_DRIVERS:
         return None
     code = getattr(error, "errno", None) or next(iter(error.args), None)
     return code if isinstance(code, int) else None
 
 
-def _sqlstate(error: object) -> str | None:
+def sqlstate_of(error: object) -> str | None:
+    """Return the SQLSTATE that a driver's exception has, if any."""
     # psycopg2 names it one way, psycopg and asyncpg another.
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return code if isinstance(code, str) else None

@@ -19,6 +19,8 @@ _UNKNOWN = ("08007", "40003")
 
 def was_lost_in_commit(error: DBAPIError) -> bool:
     """Tell whether COMMIT was sent, and nothing came that says what became of it."""
+    if was_connecting(error):
+        return False
     says_so = getattr(error.orig, "sqlstate", None) in _UNKNOWN
     return (error.connection_invalidated or says_so) and _was_committing(error)
 

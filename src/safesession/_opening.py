@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
-from ._aborted import watch
+from ._aborted import WATCHED, watch
 from ._begun import begun_by
 from ._binds import describe, hint, is_callable_bind
 from ._read_only import forbid_writes
@@ -126,7 +126,7 @@ class Opening:
     def _check_engine(self, bind: Any) -> None:
         if bind is None:
             return
-        if bind.dialect.name == "postgresql":
+        if bind.dialect.name in WATCHED:
             watch(bind.dialect)
         if self.flavour is not SYNC:
             return

@@ -6,7 +6,7 @@ told to: for one transaction, or until the connection is about to be handed back
 """
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, event
@@ -16,18 +16,34 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from .errors import WriteRefused
 
-# What the driver is to send, and what undoes it; nothing has to where it ends with the
-# transaction.
-_Way = tuple[str, str | None]
-_SQLITE: _Way = ("PRAGMA query_only = ON", "PRAGMA query_only = OFF")
-_POSTGRESQL: _Way = ("SET TRANSACTION READ ONLY", None)
+
+class _Way(NamedTuple):
+    """How a database is told to refuse writes, and to allow them again."""
+
+    forbidding: str
+    # Nothing has to be undone where it ends with the transaction.
+    undoing: str | None = None
+    # Tells whether a user of the connection has forbidden it before.
+    asking: str | None = None
+
+
+_SQLITE = _Way("PRAGMA query_only = ON", "PRAGMA query_only = OFF", "PRAGMA query_only")
+_POSTGRESQL = _Way("SET TRANSACTION READ ONLY")
 # Each statement is a transaction of its own there.
-_POSTGRESQL_AUTOCOMMIT: _Way = (
+_POSTGRESQL_AUTOCOMMIT = _Way(
     "SET default_transaction_read_only = on",
-    "RESET default_transaction_read_only",
+    "SET default_transaction_read_only = off",
+    "SELECT current_setting('default_transaction_read_only') = 'on'",
 )
-# It needs no autocommit to be off, and is ended by ROLLBACK.
-_MYSQL: _Way = ("START TRANSACTION READ ONLY", None)
+# Not of one transaction: DDL commits it, and another one follows.
+_MYSQL, _MARIADB = (
+    _Way(
+        "SET SESSION TRANSACTION READ ONLY",
+        "SET SESSION TRANSACTION READ WRITE",
+        f"SELECT @@session.{variable}",
+    )
+    for variable in ("transaction_read_only", "tx_read_only")
+)
 
 
 class _Guard:
@@ -60,18 +76,14 @@ class _Guard:
         way = _way_of(connection, self.savepoint is not None)
         if way is None:
             return
-        forbidding, undoing = way
-        if undoing is None:
-            connection.exec_driver_sql(forbidding)
+        if way.asking is not None and connection.exec_driver_sql(way.asking).scalar():
             return
-        # A user of the connection may have forbidden it before.
-        if way is _SQLITE and connection.exec_driver_sql("PRAGMA query_only").scalar():
-            return
-        # Both come before the connection is handed back, whoever has it be.
-        event.listen(connection, "commit", _allow)
-        event.listen(connection, "rollback", _allow)
-        connection.info[_UNDOING] = undoing
-        connection.exec_driver_sql(forbidding)
+        if way.undoing is not None:
+            # Both come before the connection is handed back, whoever has it be.
+            event.listen(connection, "commit", _allow)
+            event.listen(connection, "rollback", _allow)
+            connection.info[_UNDOING] = way.undoing
+        connection.exec_driver_sql(way.forbidding)
 
     def lift(self, session: Session) -> None:
         """Let the session, and what it has used and is still open, write again."""
@@ -122,9 +134,10 @@ def _way_of(connection: Connection, in_savepoint: bool) -> _Way | None:
     if name == "postgresql":
         is_autocommit = connection._is_autocommit_isolation()
         return _POSTGRESQL_AUTOCOMMIT if is_autocommit else _POSTGRESQL
-    # In the midst of a transaction it would commit what is before it.
+    # It is not for the transaction that has begun before.
     if name in ("mysql", "mariadb") and not in_savepoint:
-        return _MYSQL
+        dialect: Any = connection.dialect
+        return _MARIADB if dialect.is_mariadb else _MYSQL
     return None
 
 
