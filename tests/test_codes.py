@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from threading import Barrier, Thread
 from typing import Any
+from unittest.mock import Mock
 
 import asyncpg
 import pytest
@@ -200,6 +201,29 @@ def test_error_of_connecting(
     assert is_retryable(raised.value) is expected
     error.__traceback__ = None
     assert not is_retryable(error)
+
+
+def test_commit_whose_connection_is_lost(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves says what is known, and what SQLAlchemy and the driver have said."""
+    lost = sqlite3.OperationalError("gone")
+    monkeypatch.setattr(engine.dialect, "is_disconnect", lambda *_: True)
+    monkeypatch.setattr(engine.dialect, "do_commit", Mock(side_effect=lost))
+
+    with pytest.raises(OutcomeUnknown) as raised, session_scope(engine) as session:
+        session.add(Note(text="lost"))
+
+    error = raised.value
+    assert error.orig is lost
+    assert error.connection_invalidated
+    assert isinstance(error.__cause__, OperationalError)
+    first, second, *_ = str(error).splitlines()
+    assert first == (
+        "(The connection was lost during COMMIT: the work may have been committed, or "
+        "not. Look for it in a new scope before you do it again.)"
+    )
+    assert second == "(sqlite3.OperationalError) gone"
 
 
 def test_server_that_closes_in_the_handshake() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import DropTable
 
@@ -167,6 +168,30 @@ def test_attribute_that_is_set_to_what_it_is_is_no_write(seeded: Habitat) -> Non
     assert seeded.run(touch, read_only=True) is None
 
 
+def test_flush_of_several_classes(seeded: Habitat) -> None:
+    """It is told what was to be written."""
+
+    def write(session: Session) -> None:
+        session.add_all([Note(text="written"), Reply(note_id=1), Reply(note_id=1)])
+        session.flush()
+
+    left = seeded.run(write, read_only=True)
+
+    assert "a flush of Note, Reply. Do it" in str(left)
+
+
+def test_connection_that_the_block_invalidates(
+    seeded: Habitat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes to nobody, and there is nothing to tell of it."""
+
+    def invalidate(session: Session) -> None:
+        session.connection().invalidate()
+
+    assert seeded.run(invalidate, read_only=True) is None
+    assert not [each for each in caplog.records if each.name == "safesession"]
+
+
 def test_exception_leaves_as_it_was_raised(seeded: Habitat) -> None:
     """An exception is not hidden by what was not flushed."""
     error = LookupError("the cause")
@@ -228,6 +253,39 @@ def test_connection_of_somebody_else_is_left_as_it_was(
                 session.execute(text(IN_TEXT["insert"]))
         connection.execute(insert(Note).values(text="of the owner"))
         connection.commit()
+
+    assert stored(observer) == ["of the owner"]
+
+
+@pytest.mark.on("sqlite")
+def test_savepoint_of_somebody_else(engine: Engine, observer: Engine) -> None:
+    """The session's own rollback leaves it to the end to let the owner write."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        with connection.begin_nested():
+            with session_scope(connection, read_only=True) as session:
+                session.scalars(select(Note)).all()
+                session.rollback()
+            connection.execute(insert(Note).values(text="of the owner"))
+        connection.commit()
+
+    assert stored(observer) == ["of the owner"]
+
+
+@pytest.mark.anyio
+@pytest.mark.on("sqlite")
+async def test_savepoint_of_somebody_else_by_asyncio(
+    async_engine: AsyncEngine, observer: Engine
+) -> None:
+    """The same, though letting it write is all that the exit has to wait for."""
+    async with async_engine.connect() as connection:
+        await connection.exec_driver_sql("BEGIN")
+        async with connection.begin_nested():
+            async with async_session_scope(connection, read_only=True) as session:
+                (await session.scalars(select(Note))).all()
+                await session.rollback()
+            await connection.execute(insert(Note).values(text="of the owner"))
+        await connection.commit()
 
     assert stored(observer) == ["of the owner"]
 

@@ -1,13 +1,22 @@
 """Requests that are run again, before their client hears of anything."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import pytest
 import stamina
-from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Request
+from fastapi import (
+    BackgroundTasks,
+    Body,
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    WebSocket,
+)
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -231,6 +240,58 @@ async def test_body_that_is_too_large_is_not_kept(
     assert service.calls == ["short"] * 3 + ["longer than ten"]
 
 
+async def test_body_in_parts(service: Service, observer: Engine) -> None:
+    """Each attempt is given all of them, in their order."""
+    service.errors = [refusal(), refusal()]
+    parts = (b'"on', b"c", b'e"')
+
+    async def body() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+
+    async def receive_parts(scope: Any, receive: Any, send: Any) -> None:
+        left = list(parts)
+
+        async def next_part() -> Any:
+            part = left.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(left)}
+
+        await service.app(scope, next_part, send)
+
+    async with client(receive_parts) as http:
+        headers = {"content-type": "application/json"}
+        response = await http.post("/notes", content=body(), headers=headers)
+
+    assert response.status_code == 201
+    assert service.calls == ["once"] * 3
+
+
+async def test_body_of_just_that_size_is_kept(
+    database: "Database", observer: Engine
+) -> None:
+    """It has room for so many bytes, quotes included."""
+    service = Service(database, max_body_size=len('"once"'))
+    service.errors = [refusal()]
+
+    assert (await service.post()).status_code == 201
+
+
+async def test_defaults_and_limits(database: "Database") -> None:
+    """They are as documented; what is passed is kept to."""
+    parameters = signature(RetryMiddleware).parameters
+    assert parameters["attempts"].default == 10
+    assert parameters["timeout"].default == 10
+    assert parameters["max_body_size"].default == 65536
+    stamina.set_testing(False)
+    for options in ({"attempts": 2}, {"attempts": 50, "timeout": 0.3}):
+        service = Service(database, **options)
+        service.errors = [refusal() for _ in range(100)]
+
+        assert (await service.post()).status_code == 500
+        assert 2 <= len(service.calls) < 50
+        assert options.get("timeout") or len(service.calls) == 2
+
+
 async def test_response_that_has_begun_is_not_begun_again(
     database: "Database", observer: Engine
 ) -> None:
@@ -280,10 +341,13 @@ async def test_websocket_passes(database: "Database") -> None:
     app.add_middleware(RetryMiddleware)
 
     @app.websocket("/")
-    async def endpoint(websocket: Any) -> None:
-        raise NotImplementedError
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(await websocket.receive_text())
 
-    assert await talk(app, "/", []) is not None
+    sent = await talk(app, "/", ["hello"])
+
+    assert [each["text"] for each in sent if "text" in each] == ["hello"]
 
 
 async def test_what_is_around_sees_the_route(service: Service) -> None:

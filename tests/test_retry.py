@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -30,28 +31,41 @@ def no_backoff() -> Iterator[None]:
     stamina.set_testing(False)
 
 
-@pytest.fixture(params=["sync", "async"])
+CALLS = {
+    call.__name__: call
+    for call in (run_in_session, in_session, async_run_in_session, async_in_session)
+}
+SYNC = {"run_in_session", "in_session"}
+
+
+@pytest.fixture(params=CALLS)
 def run(
     request: pytest.FixtureRequest, engine: Engine, async_engine: AsyncEngine
 ) -> Callable[..., Any]:
-    """Run a function of a sync session again and again, by either way."""
+    """Run a function of a sync session again and again, by each of the ways."""
+    call: Callable[..., Any] = CALLS[request.param]
 
     def run_sync(function: Callable[[Session], Any], **options: Any) -> Any:
-        return run_in_session(engine, function, **options)
+        if call is run_in_session:
+            return call(engine, function, **options)
+        return call(engine, **options)(function)()
 
     def run_async(function: Callable[[Session], Any], **options: Any) -> Any:
         async def main() -> Any:
             async def work(session: AsyncSession) -> Any:
+                assert type(session) is options.get("class_", AsyncSession)
                 return await session.run_sync(function)
 
             try:
-                return await async_run_in_session(async_engine, work, **options)
+                if call is async_run_in_session:
+                    return await call(async_engine, work, **options)
+                return await call(async_engine, **options)(work)()
             finally:
                 await async_engine.dispose()
 
         return asyncio.run(main())
 
-    return run_sync if request.param == "sync" else run_async
+    return run_sync if request.param in SYNC else run_async
 
 
 class Refused:
@@ -199,6 +213,66 @@ def test_savepoint_of_the_work_is_no_commit(
     assert stored(observer) == ["around", "nested"]
 
 
+def test_attempts_are_limited(run: Callable[..., Any]) -> None:
+    """There are as many as was said, and ten where nothing was."""
+    stamina.set_testing(True, attempts=100, cap=True)
+    for options, expected in (({"attempts": 2}, 2), ({}, 10)):
+        work = Refused(*(refusal() for _ in range(100)))
+
+        with pytest.raises(OperationalError):
+            run(work, **options)
+
+        assert len(work.sessions) == expected
+
+
+def test_time_is_limited(run: Callable[..., Any]) -> None:
+    """There is no attempt after the time that was given."""
+    stamina.set_testing(False)
+    work = Refused(*(refusal() for _ in range(100)))
+
+    with pytest.raises(OperationalError):
+        run(work, attempts=50, timeout=0.3)
+
+    assert 2 <= len(work.sessions) < 50
+
+
+def test_defaults() -> None:
+    """They are as documented, and the same for each of the ways."""
+    for call in CALLS.values():
+        parameters = signature(call).parameters
+        assert parameters["attempts"].default == 10
+        assert parameters["timeout"].default == 30
+        assert parameters["idempotent"].default is False
+
+
+class MySession(Session):
+    pass
+
+
+class MyAsyncSession(AsyncSession):
+    pass
+
+
+def test_options_are_those_of_the_scope(
+    run: Callable[..., Any], observer: Engine
+) -> None:
+    """What is passed for the scope is passed on to it."""
+
+    def fail(session: Session) -> None:
+        session.add(Note(text="kept"))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run(fail, commit_on=LookupError)
+    with pytest.raises(WriteRefused):
+        run(write_one, read_only=True)
+    is_sync = run.__name__ == "run_sync"
+    found = run(type, class_=MySession if is_sync else MyAsyncSession)
+
+    assert found is (MySession if is_sync else Session)
+    assert stored(observer) == ["kept"]
+
+
 @pytest.mark.on("postgresql")
 def test_conflict_that_commit_tells(
     make_engine: Callable[..., Engine], observer: Engine
@@ -244,17 +318,6 @@ def test_lock_of_sqlite(make_engine: Callable[..., Engine], observer: Engine) ->
     assert stored(observer) == ["ours", "rival's"]
 
 
-def test_time_runs_out(engine: Engine) -> None:
-    """There is no attempt after the time that was given."""
-    stamina.set_testing(False)
-    work = Refused(*(refusal() for _ in range(100)))
-
-    with pytest.raises(OperationalError):
-        run_in_session(engine, work, attempts=None, timeout=0.3)
-
-    assert 2 <= len(work.sessions) < 100
-
-
 def test_decorator(engine: Engine, observer: Engine) -> None:
     """The callers pass what comes after the session, as often as they like."""
     errors: list[Exception] = []
@@ -291,21 +354,6 @@ async def test_async_decorator(async_engine: AsyncEngine, observer: Engine) -> N
 
     assert await write("a") == "a"
     assert stored(observer) == ["a"]
-
-
-def test_options_are_those_of_the_scope(engine: Engine, observer: Engine) -> None:
-    """What is passed for the scope is passed on to it."""
-
-    def fail(session: Session) -> None:
-        session.add(Note(text="kept"))
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        run_in_session(engine, fail, commit_on=LookupError)
-    with pytest.raises(WriteRefused):
-        in_session(engine, read_only=True)(write_one)()
-
-    assert stored(observer) == ["kept"]
 
 
 def write_one(session: Session) -> None:

@@ -138,7 +138,7 @@ class _Body:
         self._receive = receive
         self._left = max_size
         self._messages: list[Message] = []
-        self._given = 0
+        self.rewind()
         # Whether another attempt can be given all of it.
         self.is_whole = True
 

@@ -34,15 +34,12 @@ class ThreadExit(Exit):
         # A call that has begun goes on in its thread, and who comes second waits for
         # it; one that has not is never begun, and the second does it.
         try:
-            await self._in_a_thread(abandon_on_cancel=True)
+            await self._where_it_waits()
         except INTERRUPTS as interrupt:
             return interrupt
         return None
 
     async def _where_it_waits(self) -> None:
-        await self._in_a_thread(abandon_on_cancel=False)
-
-    async def _in_a_thread(self, abandon_on_cancel: bool) -> None:
         # What a KeyboardInterrupt has kept this thread from giving back.
         guard_of(self._session).give_back()
         # A limiter of its own: the requests that wait for this session's connection may
@@ -50,7 +47,7 @@ class ThreadExit(Exit):
         try:
             await to_thread.run_sync(
                 self._carry_out,
-                abandon_on_cancel=abandon_on_cancel,
+                abandon_on_cancel=True,
                 limiter=CapacityLimiter(1),
             )
         except RuntimeError:
