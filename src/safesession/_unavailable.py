@@ -25,7 +25,7 @@ _TYPES: list[type[Exception]] = [
 with suppress(ImportError):
     # SQLAlchemy 2.0 does not wrap what asyncpg raises while connecting.
     _asyncpg = import_module("asyncpg")
-    _TYPES += [_asyncpg.PostgresError, _asyncpg.InternalClientError]
+    _TYPES.extend([_asyncpg.PostgresError, _asyncpg.InternalClientError])
 
 
 def add_exception_handlers(app: FastAPI, *, retry_after: int = 1) -> None:
