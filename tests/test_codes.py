@@ -128,15 +128,17 @@ def test_error_of_something_else(error: BaseException) -> None:
 
 def test_sqlite_that_is_locked(engine: Engine) -> None:
     """A real lock, told by the code of the driver's exception."""
+    hurried = impatient(engine)
     with session_scope(engine) as session:
         session.add(Note(text="locks"))
         session.flush()
         with (
             pytest.raises(OperationalError) as raised,
-            session_scope(impatient(engine)) as other,
+            session_scope(hurried) as other,
         ):
             other.add(Note(text="waits"))
         assert is_retryable(raised.value)
+    hurried.dispose()
 
 
 def test_sqlite_file_that_cannot_be_opened(tmp_path: Any) -> None:

@@ -267,7 +267,9 @@ def test_options_are_those_of_the_scope(
     with pytest.raises(WriteRefused):
         run(write_one, read_only=True)
     is_sync = run.__name__ == "run_sync"
-    found = run(type, class_=MySession if is_sync else MyAsyncSession)
+    found = run(
+        lambda session: type(session), class_=MySession if is_sync else MyAsyncSession
+    )
 
     assert found is (MySession if is_sync else Session)
     assert stored(observer) == ["kept"]
