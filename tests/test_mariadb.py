@@ -194,6 +194,19 @@ def test_deadlock_that_was_caught_does_not_end_normally(
     assert isinstance(left, PendingRollbackError)
 
 
+def test_deadlock_that_was_rolled_back_by_the_block(
+    engine: Engine, observer: Engine, deadlock: Callable[[Session], None]
+) -> None:
+    """What comes after is a transaction of its own, on the same connection, too."""
+    with engine.connect() as connection, session_scope(connection) as session:
+        with pytest.raises(OperationalError):
+            deadlock(session)
+        session.rollback()
+        session.add(Note(text="anew"))
+
+    assert stored(observer) == ["101", "102", "anew"]
+
+
 def test_lock_that_is_waited_for_in_vain(habitat: Habitat, observer: Engine) -> None:
     """A lock that is not given up in time is worth another attempt."""
     with session_scope(observer) as rival:

@@ -4,6 +4,7 @@ import pytest
 
 from projects import Project
 
+pytestmark = pytest.mark.once
 pytest_plugins = ["pytester"]
 
 CONFTEST = """\
@@ -17,8 +18,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
-
-pytestmark = pytest.mark.once
 
 path = Path(__file__).with_name("test.db")
 engine = create_engine(f"sqlite:///{path}")
