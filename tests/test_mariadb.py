@@ -203,6 +203,7 @@ def test_deadlock_that_was_rolled_back_by_the_block(
             deadlock(session)
         session.rollback()
         session.add(Note(text="anew"))
+        session.flush()
 
     assert stored(observer) == ["101", "102", "anew"]
 
