@@ -1,8 +1,9 @@
 """Leaving a session that threads take turns with: the exit in a thread of its own."""
 
-from asyncio import CancelledError
-
-from anyio import CapacityLimiter, to_thread
+from asyncio import AbstractEventLoop, CancelledError, get_running_loop
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from weakref import WeakKeyDictionary
 
 from ._cleanup import INTERRUPTS, Exit
 from ._outcome import Outcome
@@ -42,14 +43,28 @@ class ThreadExit(Exit):
     async def _where_it_waits(self) -> None:
         # What a KeyboardInterrupt has kept this thread from giving back.
         guard_of(self._session).give_back()
-        # A limiter of its own: the requests that wait for this session's connection may
-        # hold every slot of the default one.
         try:
-            await to_thread.run_sync(
-                self._carry_out,
-                abandon_on_cancel=True,
-                limiter=CapacityLimiter(1),
+            await get_running_loop().run_in_executor(
+                _executor_of_loop(), copy_context().run, self._carry_out
             )
         except RuntimeError:
             # No thread can be started; holding up the loop is better than a leak.
             self._carry_out()
+
+
+# Threads of their own: the requests that wait for this session's connection may hold
+# every thread that there is for endpoints, or in the loop's own executor. They end with
+# the loop, and a process that is forked begins with none.
+_executors: WeakKeyDictionary[AbstractEventLoop, ThreadPoolExecutor] = (
+    WeakKeyDictionary()
+)
+# No exit waits for another's: threads are begun where none is idle.
+_MOST = 10_000
+
+
+def _executor_of_loop() -> ThreadPoolExecutor:
+    loop = get_running_loop()
+    executor = _executors.get(loop)
+    if executor is None:
+        executor = _executors[loop] = ThreadPoolExecutor(_MOST, "safesession")
+    return executor

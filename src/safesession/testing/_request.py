@@ -140,8 +140,11 @@ async def get(
 async def request(app: ASGIApp, send: Send, state: Any = None) -> None:
     """Have `app` serve a GET, and send by `send`."""
 
+    messages: list[Message] = [{"type": "http.request"}]
+
     async def receive() -> Message:
-        return {"type": "http.request"}
+        # The client stays: who waits for it to leave is cancelled in the end.
+        return messages.pop() if messages else await asyncio.Future()
 
     await app(_scope("http", state, method="GET"), receive, send)
 
