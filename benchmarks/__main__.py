@@ -93,7 +93,7 @@ async def measure(options: argparse.Namespace) -> None:
                 note(f"Scope on {database.name}")
         for database in databases:
             if "requests" in options.only:
-                rounds, seconds = (2, 0.05) if quick else (24, 0.1)
+                rounds, seconds = (2, 0.05) if quick else (16, 0.1)
                 results.series += await measure_requests(
                     database, variants, rounds, seconds
                 )

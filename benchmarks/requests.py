@@ -40,7 +40,7 @@ class Lane:
         # Where many are out at once, a slice has a beginning and an end that are not
         # like the rest of it.
         if case.concurrency > 1:
-            seconds *= 2
+            seconds *= 4
         return await ask_for(self.connections[: case.concurrency], request, seconds)
 
 
