@@ -11,6 +11,7 @@ from contextlib import (
     nullcontext,
     suppress,
 )
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -530,6 +531,34 @@ def test_app_lives_while_it_is_held(engine: Engine) -> None:
     assert seen[0] == "started"
     assert "called" in seen
     assert seen[-1] == "stopped"
+
+
+NOTED: ContextVar[str] = ContextVar("NOTED", default="nothing")
+
+
+class Noting:
+    """A middleware that leaves behind what it has noted."""
+
+    def __init__(self, app: Any, seen: set[str]) -> None:
+        self._app = app
+        self._seen = seen
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._seen.add(NOTED.get())
+        NOTED.set("a session")
+        await self._app(scope, receive, send)
+
+
+def test_each_request_has_a_context_of_its_own(engine: Engine) -> None:
+    """What one leaves in a context variable is not there for the next, as on a server."""
+    seen: set[str] = set()
+    app = notes_app(session_dependency(engine))
+    app.add_middleware(Noting, seen=seen)
+
+    verify(app, ignore={9})
+
+    assert seen == {"nothing"}
+    assert NOTED.get() == "nothing"
 
 
 def unconfigured() -> Session:

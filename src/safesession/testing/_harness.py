@@ -6,6 +6,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
 )
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -103,7 +104,8 @@ class InTask(Harness):
         except ScopeMisuse:
             work.close()
             raise
-        return loop.run(work)
+        # As on a server: what one request leaves in its context is not of the next.
+        return loop.run(work, context=copy_context())
 
     def _free_loop(self) -> asyncio.Runner:
         try:
