@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse
 from sqlalchemy import Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -531,6 +532,41 @@ def test_app_lives_while_it_is_held(engine: Engine) -> None:
     assert seen[0] == "started"
     assert "called" in seen
     assert seen[-1] == "stopped"
+
+
+async def conflict(request: Request, error: Exception) -> PlainTextResponse:
+    return PlainTextResponse("There is one already.", 409)
+
+
+def test_error_that_the_app_answers_is_heard(engine: Engine) -> None:
+    """An exception handler of the app answers a failed commit, and nothing leaves."""
+    app = notes_app(session_dependency(engine))
+    for error in (SQLAlchemyError, ValueError):
+        app.add_exception_handler(error, conflict)
+
+    verify(app, ignore={9}).raise_for_broken()
+
+
+@leaking
+def test_error_in_place_of_another_is_found_if_it_is_answered(engine: Engine) -> None:
+    """A rollback that fails hides the block's exception, answered or not."""
+
+    def rolling_back() -> Iterator[Session]:
+        with Session(engine) as session:
+            try:
+                yield session
+                session.commit()
+            except Exception:
+                session.rollback()
+                raise
+
+    app = notes_app(rolling_back)
+    app.add_exception_handler(SQLAlchemyError, conflict)
+
+    report = verify(app, route="/notes", ignore={9})
+
+    assert {1, 5} & report.broken.keys() == {5}
+    assert report.broken[5].found == "nothing leaves in its place"
 
 
 NOTED: ContextVar[str] = ContextVar("NOTED", default="nothing")

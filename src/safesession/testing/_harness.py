@@ -27,6 +27,8 @@ class Harness:
 
     # The session that was given last, sync or async.
     session: Any = None
+    # Whether the last unit ended in an error that a client was told, and nobody else.
+    answered = False
     # Whether nothing but the scope changes the cause and context of an exception.
     keeps_links = True
 

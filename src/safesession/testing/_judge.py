@@ -26,6 +26,9 @@ def _what_leaves(case: Case, seen: Seen) -> Iterator[Broken]:
             yield 5, f"the interrupt is lost: {_left(seen)}"
         elif seen.error is not None and not _tells_of(seen.left, seen.error):
             yield 5, "the interrupt leaves without the exception of the block"
+    elif seen.answered and case.call in (None, "commit"):
+        # The client was told, by an exception handler or a middleware of the app.
+        return
     elif case.call == "commit":
         orig = getattr(seen.left, "orig", None)
         if seen.left is not seen.failure and orig is not seen.failure:

@@ -75,6 +75,8 @@ class InRequest(InTask):
             raise_if_any(await self.work_on(session, body))
 
         self.last = await self.answer(endpoint)
+        status = self.last.status
+        self.answered = self.last.left is None and status is not None and status >= 400
         return self.last.left
 
     def carries(self, error: BaseException) -> bool:

@@ -50,6 +50,8 @@ class Seen:
     error: BaseException | None = None
     # and what left; with the links of the block's, as they were and as they are.
     left: BaseException | None = None
+    # Whether the client was told of an error, and nothing left.
+    answered: bool = False
     links: tuple[Any, ...] = ()
     links_left: tuple[Any, ...] = ()
     # Rows that are new: committed, and found by the next unit on the connection.
@@ -141,6 +143,7 @@ class Trial:
             named: Any = {} if seen.failure is None else {case.call: seen.failure}
             with Faults(self.engine, named) as faults:
                 seen.left = self.run(self._body_of(case, seen), seen)
+            seen.answered = self.harness.answered
             if len(faults.injected) < len(named):
                 return None
             if self.harness.keeps_links:
