@@ -65,6 +65,7 @@ FASTAPI = {
 ON_SQLITE = {"SAFESESSION_TEST_ON": "sqlite"}
 ON_POSTGRESQL = {"SAFESESSION_TEST_ON": "sqlite,postgresql"}
 ON_SERVERS = {"SAFESESSION_TEST_ON": "mariadb"}
+COMING = sorted({page.stem for page in Path("docs/coming").glob("*.md")} - {"index"})
 PAIRS = [*product(FASTAPI, SQLALCHEMY)]
 NEWEST = [("newest", "2.1")]
 BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
@@ -232,6 +233,16 @@ def verify(session: nox.Session) -> None:
         # It tells by its status that promises are broken.
         session.run("safesession", *command[1].split(), success_codes=[1])
         Path("factories.db").unlink()
+
+
+@nox.session
+@nox.parametrize("page", [nox.param(page, id=page) for page in COMING])
+def coming(session: nox.Session, page: str) -> None:
+    """Ask what a page of docs/coming is about again; `-- --write` mends its tables."""
+    text = Path(f"docs/coming/{page}.md").read_text(encoding="utf-8")
+    pins = ["==".join(pin) for pin in re.findall(r"`([\w.-]+)==([\w.]+)`", text)]
+    session.install("-e", ".[asyncio,fastapi]", *pins)
+    session.run("python", "docs/coming/facts.py", *session.posargs, page)
 
 
 @nox.session

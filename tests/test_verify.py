@@ -586,7 +586,7 @@ class Noting:
 
 
 def test_each_request_has_a_context_of_its_own(engine: Engine) -> None:
-    """What one leaves in a context variable is not there for the next, as on a server."""
+    """A context variable that one sets is not set for the next, as on a server."""
     seen: set[str] = set()
     app = notes_app(session_dependency(engine))
     app.add_middleware(Noting, seen=seen)
