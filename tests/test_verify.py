@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from sqlalchemy import Engine, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -534,6 +534,19 @@ def test_app_lives_while_it_is_held(engine: Engine) -> None:
     assert seen[-1] == "stopped"
 
 
+def test_stream_is_served_to_its_end(engine: Engine) -> None:
+    """A client that has sent all stays, and the app waits for its leaving in vain."""
+
+    async def stream(request: Request, call_next: Any) -> StreamingResponse:
+        answer = await call_next(request)
+        return StreamingResponse(answer.body_iterator, answer.status_code)
+
+    app = notes_app(session_dependency(engine))
+    app.middleware("http")(stream)
+
+    verify(app, ignore={9}).raise_for_broken()
+
+
 async def conflict(request: Request, error: Exception) -> PlainTextResponse:
     return PlainTextResponse("There is one already.", 409)
 
@@ -548,19 +561,9 @@ def test_error_that_the_app_answers_is_heard(engine: Engine) -> None:
 
 
 @leaking
-def test_error_in_place_of_another_is_found_if_it_is_answered(engine: Engine) -> None:
+def test_error_in_place_of_another_is_found_if_it_is_answered(factories: Any) -> None:
     """A rollback that fails hides the block's exception, answered or not."""
-
-    def rolling_back() -> Iterator[Session]:
-        with Session(engine) as session:
-            try:
-                yield session
-                session.commit()
-            except Exception:
-                session.rollback()
-                raise
-
-    app = notes_app(rolling_back)
+    app = notes_app(factories.by_hand)
     app.add_exception_handler(SQLAlchemyError, conflict)
 
     report = verify(app, route="/notes", ignore={9})

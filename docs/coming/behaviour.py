@@ -1,11 +1,10 @@
 """What is done in a session of somebody's, and what comes of it."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from fastapi import BackgroundTasks, FastAPI, Response, WebSocket
+from fastapi import BackgroundTasks, Response, WebSocket
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 from safesession.testing._cases import Gone
 from safesession.testing._faults import Faults
 from safesession.testing._harness import Harness, look
-from safesession.testing._request import Answer, InRequest, _scope, connect
+from safesession.testing._request import Answer, InRequest, connect, get
 from safesession.testing._row import Row
 from safesession.testing._serving import adding, raising, reading, refusing
 from safesession.testing._trial import Trial, texts
@@ -173,7 +172,7 @@ class OfRequests(Probe):
             app.add_api_websocket_route("/", endpoint)
             return self._harness.wait_for(connect(app, self._harness._state))
         app.add_api_route("/", endpoint, response_model=None)
-        return self._harness.wait_for(_get(app, at_start, self._harness._state))
+        return self._harness.wait_for(get(app, at_start, self._harness._state))
 
     def _when(self) -> str:
         rows: set[str] = set()
@@ -231,36 +230,6 @@ class OfRequests(Probe):
             if answer.left is not None:
                 return f"refused: {_name(answer.left)}{_leak(out)}"
             return f"{tell(answer)}{_leak(out)}"
-
-
-async def _get(app: FastAPI, at_start: Any, state: Any) -> Answer:
-    """Have `app` serve a GET of a client that stays until it has its answer."""
-    answer, asked, done = Answer(), False, asyncio.Event()
-
-    async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:
-            await done.wait()
-            return {"type": "http.disconnect"}
-        asked = True
-        return {"type": "http.request"}
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            if at_start is not None:
-                await at_start()
-            answer.status = message["status"]
-        else:
-            answer.content += message.get("body", b"")
-            if not message.get("more_body"):
-                done.set()
-
-    scope = _scope("http", state, method="GET")
-    try:
-        await app(scope, receive, send)
-    except Exception as error:
-        answer.left = error
-    return answer
 
 
 async def _tell_conflict(request: Any, error: Exception) -> Response:

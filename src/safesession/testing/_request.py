@@ -145,7 +145,7 @@ async def request(app: ASGIApp, send: Send, state: Any = None) -> None:
     messages: list[Message] = [{"type": "http.request"}]
 
     async def receive() -> Message:
-        # The client stays: who waits for it to leave is cancelled in the end.
+        # The client stays until it has its answer.
         return messages.pop() if messages else await asyncio.Future()
 
     await app(_scope("http", state, method="GET"), receive, send)
