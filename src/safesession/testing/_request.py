@@ -141,7 +141,6 @@ async def get(
 
 async def request(app: ASGIApp, send: Send, state: Any = None) -> None:
     """Have `app` serve a GET, and send by `send`."""
-
     messages: list[Message] = [{"type": "http.request"}]
 
     async def receive() -> Message:
