@@ -23,6 +23,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     "lint",
     "types",
+    "docs",
     "tests",
     "between",
     "lowest",
@@ -69,6 +70,8 @@ COMING = sorted({page.stem for page in Path("docs/coming").glob("*.md")} - {"ind
 PAIRS = [*product(FASTAPI, SQLALCHEMY)]
 NEWEST = [("newest", "2.1")]
 BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
+# They are for the session `docs`, and take as long in any other.
+DOCUMENTS = "tests/test_docs.py"
 # What no version of SQLAlchemy or FastAPI changes is tested with the newest alone.
 FOR_EACH_VERSION = ("-m", "not once")
 with_each_sqlalchemy = nox.parametrize(
@@ -109,6 +112,15 @@ def types(session: nox.Session) -> None:
     session.run("pytest", "--confcutdir=tests/typing", "tests/typing")
 
 
+@nox.session(allow_parallel=True)
+def docs(session: nox.Session) -> None:
+    """Build the site, any warning being an error, and run each block of its pages."""
+    install_package(session, *group("docs"), *group("tests"))
+    strict = ("-n", "-W", "--keep-going", "--fresh-env", "-q")
+    session.run("sphinx-build", *strict, "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", DOCUMENTS, *session.posargs)
+
+
 # Not each Python with each of the pairs, which takes hours: `nox -s exhaustive` has all
 # pairs. The Python at hand is among these, as it is on it that coverage is measured.
 @nox.session(python=sorted({*PYTHONS[::2], THIS_PYTHON}), allow_parallel=True)
@@ -119,7 +131,7 @@ def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
     install_package(session, sqlalchemy, fastapi, *group("tests"))
     # It takes as long as the tests themselves.
     if session.python == THIS_PYTHON:
-        run_covered(session, *session.posargs)
+        run_covered(session, f"--ignore={DOCUMENTS}", *session.posargs)
     else:
         session.run("pytest", *FOR_EACH_VERSION, *session.posargs)
 

@@ -68,6 +68,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         count = sum(bool(pattern.search(report.nodeid)) for report in passed)
         told.append(f"{name}: {count}")
     terminalreporter.write_line(f"Passed on servers, by {', '.join(told)}")
+    blocks = [
+        value
+        for report in passed
+        for name, value in report.user_properties
+        if name == "blocks"
+    ]
+    if blocks:
+        terminalreporter.write_line(
+            f"Blocks run: {sum(blocks)}, of {len(blocks)} documents"
+        )
     for report in passed:
         if figures := dict(report.user_properties).get("figures"):
             terminalreporter.write_line(f"{report.nodeid}: {figures}")

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import Engine
@@ -20,15 +23,19 @@ from sybil.parsers.markdown import CodeBlockParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from sybil.typing import Evaluator
 
+import safesession
+from safesession import errors, fastapi, retry, testing
 from safesession.__main__ import parser
 
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-# These need no Python: each would be named here, and why.
-WITHOUT_PYTHON: set[str] = set()
+DIAGRAMS = sorted(ROOT.glob("docs/diagrams/*.svg"))
+# These need no Python, as what they include is the README's, or they are a list of words.
+WITHOUT_PYTHON = {"glossary.md", "index.md", "limits.md"}
 
+SHOWS_A_LEAK = pytest.mark.allow_session_leaks(reason="it is one of the faults")
 SET_UP = 'python3 -m venv .venv && .venv/bin/pip install -q "nox[uv]" && '
 DEMO = f"{SET_UP}.venv/bin/nox -s demo"
 TESTS = f"{SET_UP}.venv/bin/nox"
@@ -104,6 +111,14 @@ def is_nox(command: str) -> bool:
     return found is not None and (found[1] is None or f"def {found[1]}(" in noxfile)
 
 
+def is_server(command: str) -> bool:
+    """Recognise a server of an app that the document has shown, in a file."""
+    found = re.fullmatch(r"uvicorn (\w+):(\w+)", command)
+    return found is not None and f"{found[2]} = FastAPI(" in Path(
+        f"{found[1]}.py"
+    ).read_text(encoding="utf-8")
+
+
 def is_verify(command: str) -> bool:
     """Recognise what our own command line takes."""
     words = shlex.split(command)
@@ -114,7 +129,13 @@ def is_verify(command: str) -> bool:
     return False
 
 
-CHECKS: list[Callable[[str], bool]] = [is_set_up, is_install, is_nox, is_verify]
+CHECKS: list[Callable[[str], bool]] = [
+    is_set_up,
+    is_install,
+    is_nox,
+    is_server,
+    is_verify,
+]
 NAMED_FILE = re.compile(r"(?:python|toml) (\S+)")
 BLOCKS = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 LANGUAGES: dict[str, Evaluator] = {
@@ -127,21 +148,39 @@ LANGUAGES: dict[str, Evaluator] = {
 }
 
 
-@pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def parameter(path: Path) -> Any:
+    """Return a document as a parameter, with what it is allowed to do."""
+    marks = [SHOWS_A_LEAK] if path.name == "why.md" else []
+    return pytest.param(path, id=str(path.relative_to(ROOT)), marks=marks)
+
+
+@pytest.fixture(params=[parameter(path) for path in DOCUMENTS])
 def path(request: pytest.FixtureRequest) -> Path:
     found: Path = request.param
     return found
 
 
-def test_blocks(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
     """The blocks of a document work, in order, in a directory of their own."""
     monkeypatch.chdir(tmp_path)
     parsers = [CodeBlockParser(name, check) for name, check in LANGUAGES.items()]
     document = Document.parse(str(path), *parsers, parse_files)
     document.namespace["__name__"] = "__main__"
 
+    evaluated = 0
     for example in document:
         example.evaluate()
+        evaluated += 1
+
+    languages = [block.lexemes["language"] for block in BLOCKS(document)]
+    assert len(languages) == evaluated
+    # The summary tells how many that were: see conftest.py.
+    record_property("blocks", evaluated - languages.count("text"))
 
     # What a document need not show: its connections are closed here, and not by the
     # garbage collector in the midst of another test.
@@ -161,8 +200,45 @@ def test_no_block_is_left_out(path: Path) -> None:
     files = set(filter(NAMED_FILE.fullmatch, languages))
     assert set(languages) - files <= set(LANGUAGES)
     assert "python" in languages or files or path.name in WITHOUT_PYTHON
-    # Not by indentation alone, nor as a prompt of the interpreter.
-    assert not re.search(r"^ *>>> ", text, re.MULTILINE)
+    # Not by indentation alone, nor as a prompt of the interpreter or a directive.
+    assert not re.search(r"^ *(>>> |:::+ *\{code)", text, re.MULTILINE)
+
+
+def test_each_error_is_explained() -> None:
+    """The page on errors has a heading for each of them."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (\w+)", page, re.MULTILINE)
+
+    assert {*errors.__all__, "ContractBroken"} <= set(headings)
+
+
+@pytest.mark.parametrize("module", [safesession, fastapi, retry, testing])
+def test_each_public_name_is_on_the_api_page(module: ModuleType) -> None:
+    """A name is there by itself, or with all the members of its module."""
+    page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    whole = re.findall(r"automodule:: (\S+)\n   :members:\n", page)
+    named = re.findall(r"auto(?:class|exception|function):: (\S+)", page)
+
+    names = {f"{module.__name__}.{name}" for name in module.__all__}
+
+    assert module.__name__ in whole or names <= set(named)
+
+
+@pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)
+def test_diagrams_are_for_all_readers(path: Path) -> None:
+    """A screen reader is told what a diagram shows, and no colour is fixed."""
+    figure = ElementTree.parse(path).getroot()
+    svg = figure.find("svg")
+    assert svg is not None
+    title, desc = svg.find("title"), svg.find("desc")
+    assert title is not None and desc is not None
+
+    assert "img" == svg.get("role")
+    assert f"{title.get('id')} {desc.get('id')}" == svg.get("aria-labelledby")
+    assert title.text and desc.text
+    assert not [
+        one for one in svg.iter() if {"fill", "stroke", "style"} & {*one.keys()}
+    ]
 
 
 def test_readme_opens_with_the_commands_that_ci_runs() -> None:
