@@ -30,6 +30,8 @@ strip_signature_backslash = True
 
 html_theme = "furo"
 html_title = project
+# The theme's own underlines modules, as if they were links.
+pygments_dark_style = "a11y-high-contrast-dark"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
