@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InvalidArgument, SafeSessionError
+from .lint._command import add_check
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return what the command line is parsed by."""
     made = argparse.ArgumentParser("safesession", description=__doc__)
-    _add_verify(made.add_subparsers(required=True, metavar="COMMAND"))
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    _add_verify(commands)
+    add_check(commands)
     return made
 
 

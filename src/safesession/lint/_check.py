@@ -1,0 +1,82 @@
+"""Reads files, and holds them against the rules."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from ._cancelled import check_cancelled
+from ._exits import check_exits
+from ._project import Project
+from ._rule import Finding
+from ._settings import Settings
+from ._silence import is_silenced, silences_of
+from ._source import Source, Unreadable
+from ._uses import check_uses
+
+SKIPPED = {
+    ".git",
+    ".nox",
+    ".tox",
+    ".venv",
+    "__pycache__",
+    "build",
+    "node_modules",
+    "venv",
+}
+
+
+@dataclass
+class Report:
+    """What was found, and what could not be read."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    unreadable: list[str] = field(default_factory=list[str])
+    files: int = 0
+
+
+def check(paths: Sequence[Path], settings: Settings) -> Report:
+    """Check files, and all Python files in directories."""
+    report = Report()
+    sources: list[Source] = []
+    for path in _python_files(paths, settings):
+        try:
+            sources.append(Source.read(path))
+        except Unreadable as error:
+            report.unreadable.append(str(error))
+    report.files = len(sources)
+    silences = {source.path.as_posix(): silences_of(source) for source in sources}
+    project = Project(sources)
+    found = chain(check_exits(project), check_cancelled(project), check_uses(project))
+    report.findings = sorted(
+        finding
+        for finding in set(found)
+        if finding.code in settings.codes
+        and not is_silenced(finding, silences[finding.path])
+    )
+    return report
+
+
+def _python_files(paths: Iterable[Path], settings: Settings) -> Iterator[Path]:
+    """Iterate over the files to read, each once; one that is named is never left out."""
+    seen: set[Path] = set()
+    for path in paths:
+        below = _below(path, settings) if path.is_dir() else [path]
+        for file in below:
+            if (resolved := file.resolve()) not in seen:
+                seen.add(resolved)
+                yield file
+
+
+def _below(directory: Path, settings: Settings) -> Iterator[Path]:
+    for place, directories, files in os.walk(directory):
+        directories[:] = sorted(
+            name
+            for name in directories
+            if name not in SKIPPED and not settings.is_excluded(Path(place, name))
+        )
+        for name in sorted(files):
+            path = Path(place, name)
+            if name.endswith(".py") and not settings.is_excluded(path):
+                yield path

@@ -1,0 +1,295 @@
+"""The rules on how a session generator ends."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from ._flow import End, With, inside, run, within
+from ._project import Project
+from ._rule import Finding
+from ._scopes import Scope, Yield, method_called, replacement
+
+_BROAD = {"Exception", "BaseException"}
+_NO_EXCEPTIONS = {"GeneratorExit", "StopIteration", "StopAsyncIteration"}
+_OF_DATABASES = {
+    "DataError",
+    "DatabaseError",
+    "DBAPIError",
+    "IntegrityError",
+    "InterfaceError",
+    "OperationalError",
+    "PendingRollbackError",
+    "ProgrammingError",
+    "SQLAlchemyError",
+}
+# Whoever is given an exception, and is named so, may raise it.
+_LOGGING = re.compile(
+    r"log|print|warn|capture|record|report|notify|error|exception|debug|info|str|repr"
+    r"|format|isinstance|type|traceback",
+    re.IGNORECASE,
+)
+_RAISING = re.compile(
+    r"raise|abort|fail|exit|throw|handle|convert|translate", re.IGNORECASE
+)
+
+
+def check_exits(project: Project) -> Iterator[Finding]:
+    """Find what is wrong with the ends of the project's session generators."""
+    for scope in project.scopes.values():
+        for one in scope.yields:
+            if _is_one_of_many(project, scope, one):
+                continue
+            yield from _caught(scope, one)
+            yield from _left_in_finally(scope, one)
+            yield from _committed_in_finally(scope, one)
+            yield from _committed_after_close(scope, one)
+            if not scope.managed and _is_for_fastapi(project, scope):
+                yield from _replaced(scope, one)
+
+
+def _is_one_of_many(project: Project, scope: Scope, one: Yield) -> bool:
+    """Tell whether the generator may be iterated over: then nothing is thrown in."""
+    if scope.managed or scope in project.depended_on:
+        return False
+    blocks = [block for block, _ in scope.around(one)]
+    taken = {opening.node for opening in scope.openings}
+    return any(
+        isinstance(block, ast.For | ast.AsyncFor | ast.While) and block not in taken
+        for block in blocks
+    )
+
+
+def _is_for_fastapi(project: Project, scope: Scope) -> bool:
+    return scope in project.depended_on or any(
+        name.partition(".")[0] == "fastapi" for name in scope.source.imported.values()
+    )
+
+
+def _handlers(scope: Scope, one: Yield) -> Iterator[tuple[ast.Try, ast.ExceptHandler]]:
+    """Iterate over the handlers that see what is thrown into a yield."""
+    for block, field in scope.around(one):
+        if isinstance(block, ast.Try) and field == "body":
+            for handler in block.handlers:
+                if not types_of(handler) or not types_of(handler) <= _NO_EXCEPTIONS:
+                    yield block, handler
+
+
+def _finals(scope: Scope, one: Yield) -> Iterator[list[ast.stmt]]:
+    for block, field in scope.around(one):
+        if isinstance(block, ast.Try) and field != "finalbody":
+            yield block.finalbody
+
+
+def types_of(handler: ast.ExceptHandler) -> set[str]:
+    """Return the last names of what is caught; none where it is everything."""
+    caught = handler.type
+    parts = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+    return {ast.unparse(part).rpartition(".")[2] for part in parts if part}
+
+
+def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
+    """SAFE001 and SAFE002."""
+    for block, handler in _handlers(scope, one):
+        reached, end = run(handler.body)
+        later: list[ast.stmt] = []
+        if end is End.FALLS:
+            later, _ = scope.after(handler)
+        again = next((y for s in [*reached, *later] if (y := _yield_of(s))), None)
+        if again is not None:
+            yield _second_yield(scope, again)
+        elif end in (End.FALLS, End.RETURNS, End.BREAKS, End.CONTINUES) and not (
+            _may_raise(scope, handler, reached) or _raises_later(scope, handler)
+        ):
+            yield _swallowed(scope, handler, _caught_by(handler))
+    for final in _finals(scope, one):
+        for statement in run(final)[0]:
+            if again := _yield_of(statement):
+                yield _second_yield(scope, again)
+    for block, _ in scope.around(one):
+        for item in block.items if isinstance(block, With) else []:
+            match item.context_expr:
+                case ast.Call(callee, [_, *_] as caught) as call if (
+                    scope.source.origin(callee) == "contextlib.suppress"
+                ):
+                    names = " and ".join(map(ast.unparse, caught))
+                    yield _swallowed(scope, call, f"suppress() keeps each {names}")
+
+
+def _yield_of(statement: ast.stmt) -> Yield | None:
+    match statement:
+        case ast.Expr((ast.Yield() | ast.YieldFrom()) as found):
+            return found
+    return None
+
+
+def _second_yield(scope: Scope, again: Yield) -> Finding:
+    return scope.source.finding(
+        again,
+        "SAFE001",
+        f"This yield of {scope.name}() is reached when an exception was thrown into an "
+        'earlier one: Python raises "generator didn\'t stop after throw()" in its '
+        "place, and nothing after this line runs.",
+        f"roll back and raise; or {replacement(scope)}",
+    )
+
+
+def _caught_by(handler: ast.ExceptHandler) -> str:
+    caught = f"`except {ast.unparse(handler.type)}`" if handler.type else "`except`"
+    return f"{caught} does not raise again"
+
+
+def _swallowed(scope: Scope, node: ast.AST, how: str) -> Finding:
+    what = (
+        "the `with` block of the caller ends as if nothing had been raised"
+        if scope.managed
+        else "FastAPI has neither an answer nor an exception, and the client has a 500 "
+        "in place of what the endpoint raised"
+    )
+    return scope.source.finding(
+        node,
+        "SAFE002",
+        f"{how} what was thrown into the yield of {scope.name}(): {what}.",
+        f"end it with `raise`; or {replacement(scope)}",
+    )
+
+
+def _may_raise(
+    scope: Scope, handler: ast.ExceptHandler, reached: list[ast.stmt]
+) -> bool:
+    """Tell whether something is called that may raise the exception for it."""
+    for node in inside(*reached):
+        if not isinstance(node, ast.Call) or method_called(node, scope.names):
+            continue
+        callee = ast.unparse(node.func)
+        given = {part.id for part in node.args if isinstance(part, ast.Name)}
+        if _RAISING.search(callee) and not _LOGGING.search(callee):
+            return True
+        if handler.name in given and not _LOGGING.search(callee):
+            return True
+    return False
+
+
+def _raises_later(scope: Scope, handler: ast.ExceptHandler) -> bool:
+    """Tell whether the exception may be raised from further down."""
+    end = handler.end_lineno or handler.lineno
+    return any(
+        isinstance(node, ast.Raise) and node.lineno > end
+        for node in within(scope.function)
+    )
+
+
+def _left_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
+    for final in _finals(scope, one):
+        reached, end = run(final)
+        if end in (End.RETURNS, End.BREAKS, End.CONTINUES):
+            leaving = next(
+                statement
+                for statement in reached
+                if isinstance(statement, ast.Return | ast.Break | ast.Continue)
+            )
+            word = type(leaving).__name__.lower()
+            yield scope.source.finding(
+                leaving,
+                "SAFE003",
+                f"`{word}` in a `finally` of {scope.name}() drops whatever was raised, "
+                "a cancellation and a failed commit too: nobody hears of it.",
+                f"let `finally` end by itself; or {replacement(scope)}",
+            )
+
+
+def _committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
+    for block, field in scope.around(one):
+        if not isinstance(block, ast.Try) or field == "finalbody":
+            continue
+        if field == "body" and _rolls_back_everything(scope, block):
+            return
+        reached, _ = run(block.finalbody)
+        for statement in reached:
+            if any(scope.calls(statement, "rollback")):
+                break
+            if commit := next(_own_calls(scope, statement, "commit"), None):
+                yield scope.source.finding(
+                    commit,
+                    "SAFE004",
+                    f"{scope.name}() commits in `finally`: what was written before an "
+                    f"exception{_unless_caught(block)} is committed, half done.",
+                    "commit behind the yield, inside `try`, where no exception comes "
+                    f"by; or {replacement(scope)}",
+                )
+                break
+
+
+def _rolls_back_everything(scope: Scope, block: ast.Try) -> bool:
+    return any(
+        (not types_of(handler) or "BaseException" in types_of(handler))
+        and any(scope.calls(handler, "rollback"))
+        for handler in block.handlers
+    )
+
+
+def _unless_caught(block: ast.Try) -> str:
+    broad = any("Exception" in types_of(handler) for handler in block.handlers)
+    return " that is no Exception, such as a cancellation," if broad else ""
+
+
+def _own_calls(scope: Scope, statement: ast.stmt, method: str) -> Iterator[ast.AST]:
+    """Iterate over calls that a statement is, as what it contains comes by itself."""
+    if isinstance(statement, ast.Expr):
+        yield from scope.calls(statement, method)
+
+
+def _committed_after_close(scope: Scope, one: Yield) -> Iterator[Finding]:
+    blocks = {block for block, _ in scope.around(one)}
+    path, _ = scope.after(scope.statement(one))
+    closed = False
+    for statement in path:
+        if statement in blocks:
+            if scope.commits_when_left(statement):
+                return
+            closed = closed or bool(scope.opened_by(statement))
+            continue
+        commit = next(_own_calls(scope, statement, "commit"), None)
+        if commit is not None and closed:
+            yield scope.source.finding(
+                commit,
+                "SAFE006",
+                f"{scope.name}() has closed its session before this commit: the close "
+                "has rolled back all that was written, and an empty transaction is "
+                "committed.",
+                f"commit before the session is closed; or {replacement(scope)}",
+            )
+        if any(scope.calls(statement, "commit")) or (
+            closed and _uses(scope, statement)
+        ):
+            return
+        closed = closed or any(_own_calls(scope, statement, "close"))
+
+
+def _uses(scope: Scope, statement: ast.stmt) -> bool:
+    """Tell whether a session is used, and so opened again."""
+    return any(
+        isinstance(node, ast.Name) and node.id in scope.names
+        for node in inside(statement)
+    ) and not any(_own_calls(scope, statement, "close"))
+
+
+def _replaced(scope: Scope, one: Yield) -> Iterator[Finding]:
+    for block, handler in _handlers(scope, one):
+        if types_of(handler) and not types_of(handler) & _BROAD:
+            continue
+        before = block.handlers[: block.handlers.index(handler)]
+        if not set[str]().union(*map(types_of, before)) <= _OF_DATABASES:
+            continue
+        reached, end = run(handler.body)
+        if end is not End.RAISES or not isinstance(reached[-1], ast.Raise):
+            continue
+        match reached[-1].exc:
+            case ast.Call(ast.Name() as callee):
+                yield scope.source.finding(
+                    reached[-1],
+                    "SAFE012",
+                    f"{scope.name}() raises {callee.id} in place of whatever it "
+                    "catches: the 404 that an endpoint raises, or the 422 of a "
+                    "validation error, is answered as this one.",
+                    f"raise the exception itself, by `raise`; or {replacement(scope)}",
+                )

@@ -1,0 +1,309 @@
+"""The rules on what is done with session generators, and with their sessions."""
+
+import ast
+from collections.abc import Iterator
+
+from ._flow import End, For, Function, With, around, inside, outwards, run, within
+from ._project import Dependency, Project
+from ._rule import Finding
+from ._scopes import Scope, method_called, replacement
+from ._source import Source, parameters
+
+_NEXT = {"next", "anext", "builtins.next", "builtins.anext"}
+_NEXT_METHODS = {"__next__", "__anext__", "send", "asend"}
+_READING = {"get", "head", "options"}
+_ROUTES = {*_READING, "post", "put", "patch", "delete", "trace", "api_route", "route"}
+_WRITES = {"add", "add_all", "delete", "merge"}
+_STARTS = {"asyncio.create_task", "asyncio.ensure_future"}
+
+
+def check_uses(project: Project) -> Iterator[Finding]:
+    """Find what is wrong with the uses of the project's session generators."""
+    for source in project.sources:
+        for node in source.nodes:
+            if isinstance(node, ast.Call):
+                yield from _taken_by_next(project, source, node)
+            elif isinstance(node, For):
+                yield from _left_loop(project, source, node)
+        for function in source.functions:
+            for name, dependency in project.sessions_of(source, function):
+                yield from _given_away(source, function, name, dependency)
+                yield from _never_committed(project, source, function, name, dependency)
+    for dependency in project.dependencies.values():
+        if dependency.managed:
+            yield _context_manager(dependency)
+        elif _is_answered_before_commit(dependency):
+            yield _answered(dependency)
+
+
+def _taken_by_next(
+    project: Project, source: Source, node: ast.Call
+) -> Iterator[Finding]:
+    match node:
+        case ast.Call(callee, [ast.Call(made), *_]) if source.origin(callee) in _NEXT:
+            pass
+        case ast.Call(ast.Attribute(ast.Call(made), method)) if method in _NEXT_METHODS:
+            pass
+        case _:
+            return
+    found = project.resolve(source, made)
+    if found is None or found[1]:
+        return
+    scope, _ = found
+    if _is_expected_to_raise(source, node) or _is_closed_by_hand(source, node, scope):
+        return
+    when = (
+        "when the event loop gets to it, in the midst of your work"
+        if scope.is_async
+        else "at once, before the session is used"
+    )
+    lost = " nothing commits the work, and" if scope.commits else ""
+    yield source.finding(
+        node,
+        "SAFE008",
+        f"Nobody holds the generator {scope.name}(): Python closes it {when};{lost} the "
+        "session opens again with nobody to close it.",
+        _scope_in_place(scope),
+    )
+
+
+def _scope_in_place(scope: Scope) -> str:
+    if scope.is_async:
+        return "`async with safesession.async_session_scope(engine) as session:`"
+    return "`with safesession.session_scope(engine) as session:`"
+
+
+def _is_expected_to_raise(source: Source, node: ast.AST) -> bool:
+    """Tell whether it stands in a block such as that of pytest.raises()."""
+    return any(
+        isinstance(item.context_expr, ast.Call)
+        and source.origin(item.context_expr.func).endswith(("raises", "assertRaises"))
+        for block, _ in around(node, source.parents)
+        if isinstance(block, With)
+        for item in block.items
+    )
+
+
+def _is_closed_by_hand(source: Source, node: ast.AST, scope: Scope) -> bool:
+    """Tell whether the caller closes the session, of which no commit is expected."""
+    statement = next(
+        one for one in outwards(node, source.parents) if isinstance(one, ast.stmt)
+    )
+    match statement:
+        case ast.Assign([ast.Name(name)]) if not scope.commits:
+            places = source.functions_around(node) or [source.tree]
+            return any(
+                method_called(call, {name}) in ("close", "aclose")
+                for call in inside(*places[0].body)
+            )
+    return False
+
+
+def _left_loop(
+    project: Project, source: Source, loop: ast.For | ast.AsyncFor
+) -> Iterator[Finding]:
+    if not isinstance(loop.iter, ast.Call):
+        return
+    found = project.resolve(source, loop.iter.func)
+    if found is None or found[1]:
+        return
+    scope, _ = found
+    _, end = run(loop.body)
+    leaves = end in (End.RETURNS, End.BREAKS)
+    passes_on = scope.is_async and any(
+        isinstance(node, ast.Yield) for node in inside(*loop.body)
+    )
+    if not (passes_on or (leaves and (scope.is_async or scope.commits))):
+        return
+    how = "by `return` or `break`" if leaves else "by an exception at the yield"
+    what = (
+        "is not told, and its session stays open until the event loop gets to close it"
+        if scope.is_async
+        else "is closed where it stands"
+    )
+    lost = "; what it would have committed is lost" if leaves and scope.commits else ""
+    yield source.finding(
+        loop.iter,
+        "SAFE008",
+        f"The loop is left {how}: the generator {scope.name}() {what}{lost}.",
+        _scope_in_place(scope),
+    )
+
+
+def _given_away(
+    source: Source, function: Function, name: str, dependency: Dependency
+) -> Iterator[Finding]:
+    """SAFE009."""
+    for node in within(function):
+        if not isinstance(node, ast.Call):
+            continue
+        if _is_background(source, function, node):
+            given = any(_hands_on(value, name) for value in _arguments(node)[1:])
+            where = "The task runs after the response"
+        elif source.origin(node.func) in _STARTS and _is_not_awaited(
+            source, function, node
+        ):
+            given = any(
+                isinstance(work, ast.Call)
+                and any(_hands_on(value, name) for value in _arguments(work))
+                for work in node.args[:1]
+            )
+            where = "The task goes on after the response"
+        else:
+            continue
+        if given:
+            yield source.finding(
+                node,
+                "SAFE009",
+                f"{where}{_what_of(name, dependency.scope)}",
+                _OF_ITS_OWN,
+            )
+
+
+_OF_ITS_OWN = (
+    "pass ids, and open a session in the task: `with session_scope(engine) as session:`"
+)
+
+
+def _what_of(name: str, scope: Scope) -> str:
+    if scope.commits:
+        return (
+            f", and {name!r} is committed when it has ended, or rolled back where it "
+            'fails, though the client has been answered; with scope="function" it is '
+            "closed by then, and opens again with nobody to close it."
+        )
+    return (
+        f", and {name!r} keeps its connection until it has ended; with "
+        'scope="function" it is closed by then, and opens again with nobody to close it.'
+    )
+
+
+def _is_background(source: Source, function: Function, node: ast.Call) -> bool:
+    match node.func:
+        case ast.Attribute(ast.Name(tasks), "add_task"):
+            return "background" in tasks.lower() or any(
+                parameter.arg == tasks
+                and source.origin(parameter.annotation).endswith("BackgroundTasks")
+                for parameter in parameters(function)
+            )
+    return source.origin(node.func) in (
+        "fastapi.BackgroundTask",
+        "fastapi.background.BackgroundTask",
+        "starlette.background.BackgroundTask",
+    )
+
+
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(word.value for word in call.keywords)]
+
+
+def _hands_on(value: ast.expr, name: str) -> bool:
+    """Tell whether an argument is a session, or a callable that holds it."""
+    match value:
+        case ast.Name(given):
+            return given == name
+        case ast.Lambda(_, body):
+            return any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(body))
+        case ast.Call(ast.Name("partial") | ast.Attribute(_, "partial")):
+            return any(_hands_on(part, name) for part in _arguments(value))
+    return False
+
+
+def _is_not_awaited(source: Source, function: Function, node: ast.Call) -> bool:
+    match source.parents[node]:
+        case ast.Expr():
+            return True
+        case ast.Assign([ast.Name(task)]):
+            return not any(
+                isinstance(part, ast.Name) and part.id == task
+                for wait in within(function)
+                if isinstance(wait, ast.Await | ast.Return)
+                for part in inside(wait)
+            )
+    return False
+
+
+def _never_committed(
+    project: Project,
+    source: Source,
+    function: Function,
+    name: str,
+    dependency: Dependency,
+) -> Iterator[Finding]:
+    """SAFE005: only where nobody else can have the session, to commit it."""
+    scope = dependency.scope
+    if scope.commits or project.may_commit_otherwise(scope):
+        return
+    if not _methods(function) & _ROUTES:
+        return
+    wrote: ast.AST | None = None
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and node.id == name:
+            call = source.parents[source.parents[node]]
+            method = method_called(call, {name})
+            if method is None or method in ("begin", "commit", "connection"):
+                return
+            if method in _WRITES:
+                wrote = wrote or call
+    if wrote is not None:
+        yield source.finding(
+            wrote,
+            "SAFE005",
+            f"{function.name}() writes to {name!r}, and neither it nor {scope.name}() "
+            "commits: the client is told of success, and the close rolls all of it back.",
+            f"call `{name}.commit()`; or {replacement(scope)}",
+        )
+
+
+def _methods(function: Function) -> set[str]:
+    """Return the HTTP methods that a function is registered for by decorators."""
+    return {
+        node.func.attr
+        for node in function.decorator_list
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+
+def _context_manager(dependency: Dependency) -> Finding:
+    scope = dependency.scope
+    return dependency.source.finding(
+        dependency.call,
+        "SAFE011",
+        f"{scope.name}() was made a context manager: FastAPI passes on that object, "
+        "which is no session, or fails to iterate over it, and each request is a 500.",
+        "give Depends() the generator, without the decorator; or use "
+        f"safesession.fastapi.{'async_' if scope.is_async else ''}"
+        "session_dependency(engine)",
+    )
+
+
+def _is_answered_before_commit(dependency: Dependency) -> bool:
+    if any(word.arg == "scope" for word in dependency.call.keywords):
+        return False
+    if not dependency.scope.commits:
+        return False
+    source = dependency.source
+    for function in source.functions_around(dependency.call)[:1]:
+        methods = _methods(function)
+        # Where nothing is written no commit can fail, and a stream needs its session.
+        if "websocket" in methods or (methods and methods <= _READING):
+            return False
+        if any(
+            isinstance(node, ast.Name | ast.Attribute)
+            and source.origin(node).endswith(("StreamingResponse", "SourceResponse"))
+            for node in ast.walk(function)
+        ):
+            return False
+    return True
+
+
+def _answered(dependency: Dependency) -> Finding:
+    scope = dependency.scope
+    return dependency.source.finding(
+        dependency.call,
+        "SAFE010",
+        f"{scope.name}() commits after the response, since FastAPI 0.118: the client "
+        "has its 2xx when a commit fails, and may ask before there is anything to find.",
+        f'write Depends({scope.name}, scope="function"), the same everywhere; or '
+        f"{replacement(scope)}",
+    )
