@@ -4,10 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ._flow import End, With, inside, run, within
+from ._flow import End, With, Yield, inside, run, within
 from ._project import Project
 from ._rule import Finding
-from ._scopes import Scope, Yield, method_called, replacement
+from ._scopes import Scope, method_called, replacement
 
 _BROAD = {"Exception", "BaseException"}
 _NO_EXCEPTIONS = {"GeneratorExit", "StopIteration", "StopAsyncIteration"}
@@ -162,7 +162,7 @@ def _may_raise(
             continue
         callee = ast.unparse(node.func)
         given = {part.id for part in node.args if isinstance(part, ast.Name)}
-        if _RAISING.search(callee) and not _LOGGING.search(callee):
+        if _RAISING.search(callee.rpartition(".")[2]):
             return True
         if handler.name in given and not _LOGGING.search(callee):
             return True

@@ -12,6 +12,7 @@ from enum import Enum, auto
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 With = ast.With | ast.AsyncWith
 For = ast.For | ast.AsyncFor
+Yield = ast.Yield | ast.YieldFrom
 Parents = dict[ast.AST, ast.AST]
 Path = tuple[list[ast.stmt], "End"]
 

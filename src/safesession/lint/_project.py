@@ -45,6 +45,7 @@ class Project:
             parts = parts[:-1] if parts[-1] == "__init__" else parts
             for start in range(len(parts)):
                 self._modules[".".join(parts[start:])].append(source)
+        self._bound: dict[ast.AST, dict[str, list[ast.stmt]]] = {}
         self.scopes: dict[Function, Scope] = {}
         self._find_scopes()
 
@@ -56,7 +57,7 @@ class Project:
             for source in self.sources:
                 resolve = partial(self.scope, source)
                 is_maker = partial(self.is_maker, source)
-                for function in source.functions:
+                for function in source.generators:
                     if function not in self.scopes and (
                         scope := scope_of(source, function, resolve, is_maker)
                     ):
@@ -102,7 +103,9 @@ class Project:
         """Return the generator an expression names, and if as a context manager."""
         if isinstance(callee, ast.Name):
             for function in source.functions_around(callee):
-                if callee.id in _locals_of(function):
+                if callee.id in self._bindings(function) or callee.id in {
+                    parameter.arg for parameter in parameters(function)
+                }:
                     return self._named(source, function, callee.id)
             if callee.id not in source.imported:
                 return self._named(source, source.tree, callee.id)
@@ -112,8 +115,7 @@ class Project:
     def _named(
         self, source: Source, owner: ast.Module | Function, name: str
     ) -> tuple[Scope, bool] | None:
-        bindings = [node for node in _bindings(owner) if name in _names_of(node)]
-        match bindings:
+        match self._bindings(owner).get(name):
             case [ast.FunctionDef() | ast.AsyncFunctionDef() as function]:
                 scope = self.scopes.get(function)
                 return (scope, scope.managed) if scope else None
@@ -123,6 +125,15 @@ class Project:
                 found = self.resolve(source, inner)
                 return (found[0], True) if found else None
         return None
+
+    def _bindings(self, owner: ast.Module | Function) -> dict[str, list[ast.stmt]]:
+        """Return the statements of a file or function that bind each name."""
+        if owner not in self._bound:
+            found = self._bound[owner] = defaultdict(list)
+            for node in _binding(owner):
+                for name in _names_of(node):
+                    found[name].append(node)
+        return self._bound[owner]
 
     def _definition(self, source: Source, origin: str) -> tuple[Source, str] | None:
         """Return the file a dotted name is from, and its name there."""
@@ -172,6 +183,8 @@ class Project:
         self, source: Source, function: Function
     ) -> Iterator[tuple[str, Dependency]]:
         """Iterate over the parameters that are a session of a generator's."""
+        if not self.dependencies:
+            return
         arguments = function.args
         positional = [*arguments.posonlyargs, *arguments.args]
         defaults: dict[ast.arg, ast.expr | None] = dict(
@@ -207,7 +220,7 @@ class Project:
             if found is None:
                 return None
             source, name = found
-        match [one for one in _bindings(source.tree) if name in _names_of(one)]:
+        match self._bindings(source.tree).get(name):
             case [
                 ast.Assign(value=ast.Subscript() as value)
                 | ast.AnnAssign(value=ast.Subscript() as value)
@@ -216,7 +229,7 @@ class Project:
         return None
 
 
-def _bindings(owner: ast.Module | Function) -> Iterator[ast.stmt]:
+def _binding(owner: ast.Module | Function) -> Iterator[ast.stmt]:
     """Iterate over the statements of a file or function that bind names."""
     waiting: list[ast.AST] = [*owner.body]
     while waiting:
@@ -236,11 +249,6 @@ def _names_of(node: ast.stmt) -> set[str]:
         case ast.AnnAssign(ast.Name(name), value=value) if value is not None:
             return {name}
     return set()
-
-
-def _locals_of(function: Function) -> set[str]:
-    names = {parameter.arg for parameter in parameters(function)}
-    return names.union(*map(_names_of, _bindings(function)))
 
 
 def _keeps_to_itself(scope: Scope) -> bool:

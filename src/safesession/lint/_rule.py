@@ -1,7 +1,7 @@
 """The rules by their codes, and what a finding is."""
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,7 @@ RULES = {
 
 def page_of(rule: Rule) -> str | None:
     """Return the address of a rule's page, if the package says where its docs are."""
-    try:
-        urls = metadata("safesession").get_all("Project-URL", [])
-    except PackageNotFoundError:
-        return None
-    for url in urls:
+    for url in metadata("safesession").get_all("Project-URL", []):
         label, _, address = url.partition(", ")
         if label.lower() == "documentation":
             return f"{address.rstrip('/')}/rules/{rule.code}.html"

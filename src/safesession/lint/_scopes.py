@@ -10,6 +10,7 @@ from ._flow import (
     Function,
     Path,
     With,
+    Yield,
     after,
     around,
     inside,
@@ -20,8 +21,6 @@ from ._source import Source, decorators, parameters
 
 CONTEXT_MANAGERS = {"contextmanager", "asynccontextmanager"}
 _ENDING = {"commit", "rollback"}
-
-Yield = ast.Yield | ast.YieldFrom
 
 
 @dataclass(eq=False)

@@ -70,10 +70,11 @@ def _read(file: Path) -> Settings:
         raise InvalidArgument(f"{file} cannot be read: {error}") from error
     place = f"{_TABLE} of {file}"
     known = [field.name for field in fields(Settings) if field.name != "root"]
-    if not isinstance(table, dict) or not set(table) <= set(known):
-        unknown = _listed(set(table) - set(known))
+    if not isinstance(table, dict):
+        raise InvalidArgument(f"{place} is {table!r}. Write a table.")
+    if unknown := set(table) - set(known):
         raise InvalidArgument(
-            f"{place} has {unknown}, which is no setting. The settings are "
+            f"{place} has {_listed(unknown)}, which is no setting. The settings are "
             f"{_listed(known)}."
         )
     for key, value in table.items():

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ._flow import Function, Parents, outwards, parents_of
+from ._flow import Function, Parents, Yield, outwards, parents_of, within
 from ._rule import Finding
 
 _SESSION_CLASSES = {"Session", "AsyncSession"}
@@ -92,6 +92,14 @@ class Source:
     @cached_property
     def functions(self) -> list[Function]:
         return [node for node in self.nodes if isinstance(node, Function)]
+
+    @cached_property
+    def generators(self) -> list[Function]:
+        return [
+            function
+            for function in self.functions
+            if any(isinstance(node, Yield) for node in within(function))
+        ]
 
     @cached_property
     def imported(self) -> dict[str, str]:

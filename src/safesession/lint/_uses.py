@@ -138,7 +138,7 @@ def _given_away(
         if not isinstance(node, ast.Call):
             continue
         if _is_background(source, function, node):
-            given = any(_hands_on(value, name) for value in _arguments(node)[1:])
+            given = any(_hands_on(value, name) for value in _arguments(node))
             where = "The task runs after the response"
         elif source.origin(node.func) in _STARTS and _is_not_awaited(
             source, function, node

@@ -1,0 +1,81 @@
+"""Async code that ends its session under `except Exception`, and nowhere else.
+
+A fault: asyncio.CancelledError is no Exception. The session is not closed, and the
+garbage collector cannot return an async connection: it drops it, with a warning.
+"""
+
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+engine = create_async_engine("sqlite+aiosqlite:///app.db")
+factory = async_sessionmaker(engine)
+
+
+async def get_session():
+    session = factory()
+    try:
+        yield session
+        await session.commit()
+    except Exception:  # finds SAFE007
+        await session.rollback()
+        raise
+    else:
+        await session.close()
+
+
+async def import_rows(rows):
+    session = AsyncSession(engine)
+    try:
+        session.add_all(rows)
+        await session.commit()
+    except Exception:  # finds SAFE007
+        await session.rollback()
+        await session.close()
+        raise
+    await session.close()
+
+
+async def closed_in_any_case(rows):
+    session = factory()
+    try:
+        session.add_all(rows)
+        await session.commit()
+    except Exception:
+        await session.rollback()
+        raise
+    finally:
+        await session.close()
+
+
+async def cancellation_is_thought_of(rows):
+    session = factory()
+    try:
+        session.add_all(rows)
+        await session.commit()
+    except Exception:
+        await session.rollback()
+        raise
+    except asyncio.CancelledError:
+        await session.close()
+        raise
+    await session.close()
+
+
+async def somebody_else_closes(stack, rows):
+    session = factory()
+    stack.push_async_callback(session.close)
+    try:
+        await session.commit()
+    except Exception:
+        await session.close()
+
+
+async def open_session():
+    session = factory()
+    try:
+        await session.connection()
+    except Exception:
+        await session.close()
+        raise
+    return session

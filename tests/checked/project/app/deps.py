@@ -1,0 +1,12 @@
+"""What endpoints import: the name is from elsewhere."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from .db import get_session
+
+SessionDep = Annotated[AsyncSession, Depends(get_session)]  # finds SAFE010
+FunctionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+RequestDep = Annotated[AsyncSession, Depends(get_session, scope="request")]

@@ -1,0 +1,49 @@
+"""Endpoints of each kind.
+
+A fault where it is found: the client is answered before the commit, which may fail.
+"""
+
+from fastapi import APIRouter, BackgroundTasks, Depends, WebSocket
+from fastapi.responses import StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.begun import get_begun, get_begun_inside, get_read_only
+from app.deps import SessionDep, get_session
+
+router = APIRouter(dependencies=[Depends(get_begun)])  # finds SAFE010
+
+
+@router.post("/")
+async def write(session: AsyncSession = Depends(get_session)):  # finds SAFE010
+    ...
+
+
+@router.put("/")
+async def put(session: AsyncSession = Depends(get_begun_inside)):  # finds SAFE010
+    ...
+
+
+@router.patch("/")
+async def patch(session: AsyncSession = Depends(get_read_only)): ...
+
+
+@router.get("/")
+async def read(session: AsyncSession = Depends(get_session)): ...
+
+
+@router.websocket("/ws")
+async def talk(ws: WebSocket, session: AsyncSession = Depends(get_session)): ...
+
+
+@router.post("/stream")
+async def stream(session: AsyncSession = Depends(get_session)):
+    return StreamingResponse(await session.stream("SELECT 1"))
+
+
+@router.post("/task")
+async def queue(tasks: BackgroundTasks, session: SessionDep):
+    tasks.add_task(print, session)  # finds SAFE009
+
+
+def get_repository(session: AsyncSession = Depends(get_session)):  # finds SAFE010
+    return session
