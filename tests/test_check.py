@@ -1,5 +1,7 @@
 """What `safesession check` finds in source files, and what it says nothing of."""
 
+import ast
+import copy
 import random
 import re
 import sysconfig
@@ -7,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safesession.lint._check import check
 from safesession.lint._settings import Settings
@@ -15,7 +19,8 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
 CHECKED = ROOT / "tests" / "checked"
-FILES = [*CHECKED.glob("faulty/*.py"), *CHECKED.glob("sound/*.py")]
+FILES = sorted([*CHECKED.glob("faulty/*.py"), *CHECKED.glob("sound/*.py")])
+TEXTS = [path.read_text(encoding="utf-8") for path in FILES]
 EXPECTED = re.compile(r"# finds (SAFE\d{3})$")
 
 
@@ -68,8 +73,95 @@ def python_files(place: Path) -> list[Path]:
     return [file for file in files if not file.is_relative_to(CHECKED)]
 
 
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    """Names that go round in a circle, or may mean several things, mean nothing."""
+    (tmp_path / "a.py").write_text("from b import get_session, other\n")
+    (tmp_path / "b.py").write_text("from a import get_session\nfrom .. import other")
+    (tmp_path / "c.py").write_text(
+        "from a import get_session, other\n"
+        "from fastapi import Depends\n"
+        "from ......................... import far\n"
+        "[next(get_session()), Depends(other), Depends(far), Depends(1), Depends()]"
+    )
+
+    assert found(tmp_path) == []
+
+
+def test_a_name_is_looked_up_where_it_is_used(tmp_path: Path) -> None:
+    """A function's own names come first, and one that is bound twice means nothing."""
+    path = tmp_path / "scopes.py"
+    path.write_text(
+        """
+from sqlalchemy.orm import Session
+
+def get_session():
+    with Session(engine) as session:
+        yield session
+
+def get_either():
+    with Session(engine) as session:
+        yield session
+
+if engine:
+    get_either = None
+
+def shadowed(get_session):
+    next(get_session())
+
+def inner():
+    def get_session():
+        return iter([1])
+    next(get_session())
+
+def own():
+    def get_own():
+        with Session(engine) as session:
+            yield session
+    def innermost():
+        next(get_own())
+
+next(get_either())
+next(get_session())
+""".lstrip()
+    )
+
+    assert [line for _, line, _ in found(path)] == [27, 30]
+
+
+@given(st.data())
+def test_no_edit_of_a_file_crashes_the_check(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Statements that are moved, repeated or dropped are checked, whatever they say."""
+    tree = ast.parse(data.draw(st.sampled_from(TEXTS)))
+    blocks = [
+        block
+        for node in ast.walk(tree)
+        for field in ("body", "orelse", "finalbody")
+        if isinstance(block := getattr(node, field, None), list)
+    ]
+    statements = [one for block in blocks for one in block]
+    for _ in range(data.draw(st.integers(1, 6))):
+        block = data.draw(st.sampled_from(blocks))
+        block.insert(
+            data.draw(st.integers(0, len(block))),
+            copy.deepcopy(data.draw(st.sampled_from(statements))),
+        )
+        if len(block) > 1 and data.draw(st.booleans()):
+            del block[data.draw(st.integers(0, len(block) - 1))]
+    path = tmp_path_factory.getbasetemp() / "edited.py"
+    path.write_text(ast.unparse(tree))
+
+    report = check([path], Settings())
+
+    for one in report.findings:
+        assert report.files == 1
+        assert 1 <= one.line <= one.end_line
+        assert one.message.endswith(".")
+
+
 def test_standard_library() -> None:
-    """Whatever Python can parse is checked, and nothing is found where none is meant."""
+    """Whatever Python parses is checked, and nothing is found that is not meant."""
     directory = Path(sysconfig.get_path("stdlib"))
     files = [
         file

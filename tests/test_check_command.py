@@ -247,8 +247,7 @@ def test_command_line_comes_first() -> None:
     [
         (
             "[tool.safesession.check]\nselects = []",
-            " has selects, which is no setting. The settings are exclude, ignore, "
-            "select.",
+            " has selects, which is no setting. The settings are exclude, ignore, sel",
         ),
         (
             '[tool.safesession.check]\nselect = "SAFE001"',
@@ -401,8 +400,10 @@ def test_documented_output_is_what_the_command_prints(
 ) -> None:
     """What the docs show of the service there is printed of it."""
     page = (DOCS / "check.md").read_text(encoding="utf-8")
-    service = re.search(r"^```python service.py\n(.*?)^```", page, re.M | re.S)
-    shown = re.search(r"^```text\n(.*?)^```", page, re.M | re.S)
+    service = re.search(
+        r"^```python service.py\n(.*?)^```", page, re.MULTILINE | re.DOTALL
+    )
+    shown = re.search(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert service is not None
     assert shown is not None
     Path("service.py").write_text(service[1])

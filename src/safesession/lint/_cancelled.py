@@ -19,14 +19,15 @@ def check_cancelled(project: Project) -> Iterator[Finding]:
         for function in source.functions:
             if isinstance(function, ast.AsyncFunctionDef):
                 for opening in project.openings(source, function):
-                    if isinstance(opening.node, ast.Assign | ast.AnnAssign):
-                        yield from _left_open(source, function, opening)
+                    yield from _left_open(source, function, opening)
 
 
 def _left_open(
     source: Source, function: Function, opening: Opening
 ) -> Iterator[Finding]:
     name = opening.name
+    if not isinstance(opening.node, ast.Assign | ast.AnnAssign):
+        return
     if not _is_closed(function, name) or _is_seen_to(function, name):
         return
     for node in within(function):

@@ -59,7 +59,7 @@ def check(paths: Sequence[Path], settings: Settings) -> Report:
 
 
 def _python_files(paths: Iterable[Path], settings: Settings) -> Iterator[Path]:
-    """Iterate over the files to read, each once; one that is named is never left out."""
+    """Iterate over the files to read, each once; those that are named in any case."""
     seen: set[Path] = set()
     for path in paths:
         below = _below(path, settings) if path.is_dir() else [path]

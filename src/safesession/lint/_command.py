@@ -48,10 +48,10 @@ def _check(asked: argparse.Namespace) -> int:
                 f"check found no {str(path)!r}. Name files or directories that exist."
             )
     settings = settings_for(asked.paths)
-    for option in ("select", "ignore"):
-        if (given := getattr(asked, option)) is not None:
-            named = codes(given.split(","), f"--{option}")
-            settings = replace(settings, **{option: named})
+    if asked.select is not None:
+        settings = replace(settings, select=codes(asked.select.split(","), "--select"))
+    if asked.ignore is not None:
+        settings = replace(settings, ignore=codes(asked.ignore.split(","), "--ignore"))
     report = check(asked.paths, settings)
     print(FORMATS[asked.format](report), end="")
     for told in report.unreadable:

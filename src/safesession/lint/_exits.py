@@ -89,15 +89,16 @@ def types_of(handler: ast.ExceptHandler) -> set[str]:
 
 def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
     """SAFE001 and SAFE002."""
-    for block, handler in _handlers(scope, one):
+    for _, handler in _handlers(scope, one):
         reached, end = run(handler.body)
-        later: list[ast.stmt] = []
-        if end is End.FALLS:
-            later, _ = scope.after(handler)
+        if end in (End.RAISES, End.UNSURE):
+            later: list[ast.stmt] = []
+        else:
+            later, _ = scope.after(handler, end)
         again = next((y for s in [*reached, *later] if (y := _yield_of(s))), None)
         if again is not None:
             yield _second_yield(scope, again)
-        elif end in (End.FALLS, End.RETURNS, End.BREAKS, End.CONTINUES) and not (
+        elif end not in (End.RAISES, End.UNSURE) and not (
             _may_raise(scope, handler, reached) or _raises_later(scope, handler)
         ):
             yield _swallowed(scope, handler, _caught_by(handler))
@@ -105,8 +106,9 @@ def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
         for statement in run(final)[0]:
             if again := _yield_of(statement):
                 yield _second_yield(scope, again)
-    for block, _ in scope.around(one):
-        for item in block.items if isinstance(block, With) else []:
+    blocks = [block for block, _ in scope.around(one) if isinstance(block, With)]
+    for block in blocks:
+        for item in block.items:
             match item.context_expr:
                 case ast.Call(callee, [_, *_] as caught) as call if (
                     scope.source.origin(callee) == "contextlib.suppress"

@@ -8,6 +8,7 @@ thought of.
 import ast
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
+from typing import Any
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 With = ast.With | ast.AsyncWith
@@ -119,13 +120,17 @@ def _run_try(statement: ast.Try) -> Path:
     return reached + final, end if final_end is End.FALLS else final_end
 
 
-def after(node: ast.AST, parents: Parents) -> Path:
+def after(node: ast.AST, parents: Parents, end: End = End.FALLS) -> Path:
     """Return what surely runs after a statement or handler, to its function's end.
 
     A `with` block stands where it is left, and a loop goes round once more.
+
+    Args:
+        node: The statement or handler.
+        parents: What each node is in.
+        end: How it has ended.
     """
     reached: list[ast.stmt] = []
-    end = End.FALLS
     for parent, field in around(node, parents):
         following, end = _following(node, parent, field, end)
         reached += following
@@ -163,7 +168,9 @@ def _following(node: ast.AST, parent: ast.AST, field: str, end: End) -> Path:
 
 
 def _field(node: ast.AST, parent: ast.AST) -> str:
-    for field, value in ast.iter_fields(parent):
-        if value is node or (isinstance(value, list) and any(x is node for x in value)):
-            return field
-    raise AssertionError("a node is in its parent")
+    fields: dict[str, Any] = dict(ast.iter_fields(parent))
+    return next(
+        field
+        for field, value in fields.items()
+        if value is node or (isinstance(value, list) and node in value)
+    )

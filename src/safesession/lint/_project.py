@@ -150,9 +150,8 @@ class Project:
     def _module(self, source: Source, module: str) -> Source | None:
         levels = len(module) - len(module.lstrip("."))
         if levels:
-            directory = source.path.resolve().parents[levels - 1]
-            module = ".".join([*directory.parts, *module[levels:].split(".")])
-            module = module.rstrip(".")
+            above = source.path.resolve().parts[:-levels]
+            module = ".".join([*above, *module[levels:].split(".")]).rstrip(".")
         found = self._modules.get(module, []) if module else []
         return found[0] if len(found) == 1 else None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ._flow import (
+    End,
     For,
     Function,
     Path,
@@ -100,8 +101,8 @@ class Scope:
     def around(self, node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
         return around(node, self.source.parents)
 
-    def after(self, node: ast.AST) -> Path:
-        return after(node, self.source.parents)
+    def after(self, node: ast.AST, end: End = End.FALLS) -> Path:
+        return after(node, self.source.parents, end)
 
     def calls(self, node: ast.AST, *methods: str) -> Iterator[ast.AST]:
         """Iterate over the calls of these methods of its session."""

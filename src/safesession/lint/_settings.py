@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, cast
 
 from safesession.errors import InvalidArgument
 
@@ -65,28 +66,35 @@ def settings_for(paths: Iterable[Path]) -> Settings:
 def _read(file: Path) -> Settings:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
-        table = document.get("tool", {}).get("safesession", {}).get("check", {})
+        table: Any = document.get("tool", {}).get("safesession", {}).get("check", {})
     except (OSError, ValueError, AttributeError) as error:
         raise InvalidArgument(f"{file} cannot be read: {error}") from error
     place = f"{_TABLE} of {file}"
     known = [field.name for field in fields(Settings) if field.name != "root"]
     if not isinstance(table, dict):
         raise InvalidArgument(f"{place} is {table!r}. Write a table.")
-    if unknown := set(table) - set(known):
+    settings = cast(dict[str, Any], table)
+    if unknown := set(settings) - set(known):
         raise InvalidArgument(
             f"{place} has {_listed(unknown)}, which is no setting. The settings are "
             f"{_listed(known)}."
         )
-    for key, value in table.items():
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+    for key, value in settings.items():
+        if not _is_list_of_strings(value):
             raise InvalidArgument(
                 f"{place} has {key} = {value!r}. Write a list of strings."
             )
     return Settings(
-        codes(table.get("select", RULES), f"select in {place}"),
-        codes(table.get("ignore", ()), f"ignore in {place}"),
-        frozenset(table.get("exclude", ())),
+        codes(settings.get("select", RULES), f"select in {place}"),
+        codes(settings.get("ignore", ()), f"ignore in {place}"),
+        frozenset(settings.get("exclude", ())),
         file.parent,
+    )
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, str) for one in cast(list[object], value)
     )
 
 

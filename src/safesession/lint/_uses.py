@@ -61,8 +61,8 @@ def _taken_by_next(
     yield source.finding(
         node,
         "SAFE008",
-        f"Nobody holds the generator {scope.name}(): Python closes it {when};{lost} the "
-        "session opens again with nobody to close it.",
+        f"Nobody holds the generator {scope.name}(): Python closes it {when};{lost} "
+        "the session opens again with nobody to close it.",
         _scope_in_place(scope),
     )
 
@@ -91,10 +91,10 @@ def _is_closed_by_hand(source: Source, node: ast.AST, scope: Scope) -> bool:
     )
     match statement:
         case ast.Assign([ast.Name(name)]) if not scope.commits:
-            places = source.functions_around(node) or [source.tree]
+            function = next(iter(source.functions_around(node)), source.tree)
             return any(
                 method_called(call, {name}) in ("close", "aclose")
-                for call in inside(*places[0].body)
+                for call in inside(*function.body)
             )
     return False
 
@@ -174,7 +174,8 @@ def _what_of(name: str, scope: Scope) -> str:
         )
     return (
         f", and {name!r} keeps its connection until it has ended; with "
-        'scope="function" it is closed by then, and opens again with nobody to close it.'
+        'scope="function" it is closed by then, and opens again with nobody to close '
+        "it."
     )
 
 
@@ -250,7 +251,7 @@ def _never_committed(
             wrote,
             "SAFE005",
             f"{function.name}() writes to {name!r}, and neither it nor {scope.name}() "
-            "commits: the client is told of success, and the close rolls all of it back.",
+            "commits: the client is told of success, and the close rolls it all back.",
             f"call `{name}.commit()`; or {replacement(scope)}",
         )
 
@@ -303,7 +304,8 @@ def _answered(dependency: Dependency) -> Finding:
         dependency.call,
         "SAFE010",
         f"{scope.name}() commits after the response, since FastAPI 0.118: the client "
-        "has its 2xx when a commit fails, and may ask before there is anything to find.",
+        "has its 2xx when a commit fails, and may ask before there is anything to "
+        "find.",
         f'write Depends({scope.name}, scope="function"), the same everywhere; or '
         f"{replacement(scope)}",
     )

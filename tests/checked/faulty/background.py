@@ -66,6 +66,11 @@ async def count_and_wait(db: SessionDep):
     await task
 
 
+@router.post("/counts/at-once")
+async def count_at_once(db: SessionDep):
+    await asyncio.create_task(recount(db))
+
+
 @router.post("/ids")
 def pass_an_id(order: int, background_tasks: BackgroundTasks, db: SessionDep):
     background_tasks.add_task(send_email, order)

@@ -79,3 +79,37 @@ async def open_session():
         await session.close()
         raise
     return session
+
+
+async def managed_elsewhere(rows):
+    session = factory()
+    async with session:
+        try:
+            await session.commit()
+        except Exception:
+            await session.close()
+
+
+async def nothing_is_opened(session: AsyncSession):
+    try:
+        await session.commit()
+    except Exception:
+        await session.close()
+
+
+class Keeper:
+    async def keep(self):
+        session = factory()
+        self.session = session
+        try:
+            await session.commit()
+        except Exception:
+            await session.close()
+
+
+async def nothing_is_waited_for(rows):
+    session = factory()
+    try:
+        session.add_all(rows)
+    except Exception:
+        await session.close()

@@ -98,3 +98,24 @@ def session():
             session.rollback()
         finally:
             session.commit()
+
+
+@contextmanager
+def decided_by_another():
+    with Session(engine) as session:
+        try:
+            yield session
+        except Exception as error:
+            decide(error)
+
+
+def decide(error: Exception) -> None:
+    raise error
+
+
+def quoted(session: "Session", other: "1 +", third: "int") -> "None":
+    try:
+        yield session
+    except BaseException:
+        session.rollback()
+        raise
