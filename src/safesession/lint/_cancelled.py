@@ -33,7 +33,8 @@ def _left_open(
     for node in within(function):
         if isinstance(node, ast.Try) and _waits(node):
             for handler in node.handlers:
-                if types_of(handler) == {"Exception"} and _ends(handler, name):
+                # It is for Exception: what another has to do with it was seen before.
+                if _ends(handler, name):
                     yield source.finding(
                         handler,
                         "SAFE007",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ._flow import End, With, Yield, inside, run, within
 from ._project import Project
 from ._rule import Finding
-from ._scopes import Scope, method_called, replacement
+from ._scopes import Scope, replacement
 
 _BROAD = {"Exception", "BaseException"}
 _NO_EXCEPTIONS = {"GeneratorExit", "StopIteration", "StopAsyncIteration"}
@@ -160,7 +160,7 @@ def _may_raise(
 ) -> bool:
     """Tell whether something is called that may raise the exception for it."""
     for node in inside(*reached):
-        if not isinstance(node, ast.Call) or method_called(node, scope.names):
+        if not isinstance(node, ast.Call):
             continue
         callee = ast.unparse(node.func)
         given = {part.id for part in node.args if isinstance(part, ast.Name)}
@@ -173,9 +173,9 @@ def _may_raise(
 
 def _raises_later(scope: Scope, handler: ast.ExceptHandler) -> bool:
     """Tell whether the exception may be raised from further down."""
-    end = handler.end_lineno or handler.lineno
+    last = handler.body[-1].lineno
     return any(
-        isinstance(node, ast.Raise) and node.lineno > end
+        isinstance(node, ast.Raise) and node.lineno > last
         for node in within(scope.function)
     )
 
@@ -283,15 +283,20 @@ def _replaced(scope: Scope, one: Yield) -> Iterator[Finding]:
         if not set[str]().union(*map(types_of, before)) <= _OF_DATABASES:
             continue
         reached, end = run(handler.body)
-        if end is not End.RAISES or not isinstance(reached[-1], ast.Raise):
-            continue
-        match reached[-1].exc:
-            case ast.Call(ast.Name() as callee):
+        match reached[-1]:
+            case ast.Raise(ast.Call(raised) | (ast.Name() as raised)) if (
+                end is End.RAISES and _is_class(raised)
+            ):
                 yield scope.source.finding(
                     reached[-1],
                     "SAFE012",
-                    f"{scope.name}() raises {callee.id} in place of whatever it "
-                    "catches: the 404 that an endpoint raises, or the 422 of a "
+                    f"{scope.name}() raises {ast.unparse(raised)} in place of whatever "
+                    "it catches: the 404 that an endpoint raises, or the 422 of a "
                     "validation error, is answered as this one.",
                     f"raise the exception itself, by `raise`; or {replacement(scope)}",
                 )
+
+
+def _is_class(node: ast.expr) -> bool:
+    """Tell by its name that it is no exception which was caught."""
+    return ast.unparse(node).rpartition(".")[2][:1].isupper()

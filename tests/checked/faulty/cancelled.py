@@ -113,3 +113,13 @@ async def nothing_is_waited_for(rows):
         session.add_all(rows)
     except Exception:
         await session.close()
+
+
+async def closed_on_the_way_out_only():
+    """Hand nothing back on a cancellation, but on no exception either."""
+    session = factory()
+    try:
+        await session.commit()
+    except ValueError:
+        print("not committed")
+    await session.close()

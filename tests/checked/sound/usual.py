@@ -120,3 +120,34 @@ async def prepared_first():
         except Exception:
             await session.rollback()
         yield session
+
+
+async def from_a_parameter(sessionmaker) -> AsyncGenerator[AsyncSession, None]:
+    async with sessionmaker() as session:
+        try:
+            yield session
+        except:
+            await session.rollback()
+            raise
+        else:
+            await session.commit()
+
+
+async def by_another_name() -> AsyncGenerator[AsyncSession, None]:
+    make = async_session
+    async with make() as db:
+        yield db
+
+
+@asynccontextmanager
+async def of_a_tenant(tenant: str) -> AsyncGenerator[AsyncSession, None]:
+    async with async_session() as session:
+        session.sync_session.info["tenant"] = tenant
+        try:
+            yield session
+        finally:
+            pass
+
+
+def passed_on() -> Generator[Session, None, None]:
+    yield from generate_session()

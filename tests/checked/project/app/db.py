@@ -23,3 +23,21 @@ async def unit_of_work():
 async def get_session():
     async with unit_of_work() as session:
         yield session
+
+
+async def get_translated():
+    async with make() as session:
+        try:
+            yield session
+        except Exception as error:
+            await session.rollback()
+            raise RuntimeError from error  # finds SAFE012
+
+
+async def never_depended_on():
+    async with make() as session:
+        try:
+            yield session
+        except Exception as error:
+            await session.rollback()
+            raise RuntimeError from error

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.begun import get_begun, get_begun_inside, get_read_only
+from app.db import get_translated
 from app.deps import SessionDep, get_session
 
 router = APIRouter(dependencies=[Depends(get_begun)])  # finds SAFE010
@@ -21,6 +22,10 @@ async def write(session: AsyncSession = Depends(get_session)):  # finds SAFE010
 @router.put("/")
 async def put(session: AsyncSession = Depends(get_begun_inside)):  # finds SAFE010
     ...
+
+
+@router.post("/translated")
+async def translate(session: AsyncSession = Depends(get_translated)): ...
 
 
 @router.patch("/")
