@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safesession.__main__ import main
 from safesession.lint._check import check
 from safesession.lint._settings import Settings
 
@@ -54,6 +55,17 @@ def test_names_are_followed_across_files() -> None:
     project = CHECKED / "project"
 
     assert sorted(expected(project)) == sorted(found(project))
+
+
+def test_what_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each finding says what goes wrong, and what to write; reviewed as it stands."""
+    monkeypatch.chdir(CHECKED)
+
+    main(["check", "faulty", "project"])
+
+    assert Path("told.txt").read_text(encoding="utf-8") == capsys.readouterr().out
 
 
 def test_own_code_is_sound() -> None:

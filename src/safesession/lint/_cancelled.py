@@ -48,8 +48,11 @@ def _left_open(
 
 
 def _ends(node: ast.AST, name: str) -> bool:
+    # Awaited: a sync session that nobody holds is closed by the garbage collector.
     return any(
-        method_called(call, {name}) in ("rollback", "close") for call in inside(node)
+        isinstance(wait, ast.Await)
+        and method_called(wait.value, {name}) in ("rollback", "close")
+        for wait in inside(node)
     )
 
 

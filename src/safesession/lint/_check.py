@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from ._background import check_background
 from ._cancelled import check_cancelled
 from ._exits import check_exits
 from ._project import Project
@@ -25,6 +26,7 @@ SKIPPED = {
     "node_modules",
     "venv",
 }
+RULES = (check_exits, check_cancelled, check_uses, check_background)
 
 
 @dataclass
@@ -48,7 +50,7 @@ def check(paths: Sequence[Path], settings: Settings) -> Report:
     report.files = len(sources)
     silences = {source.path.as_posix(): silences_of(source) for source in sources}
     project = Project(sources)
-    found = chain(check_exits(project), check_cancelled(project), check_uses(project))
+    found = chain.from_iterable(rules(project) for rules in RULES)
     report.findings = sorted(
         finding
         for finding in set(found)

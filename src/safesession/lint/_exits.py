@@ -113,8 +113,13 @@ def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
                 case ast.Call(callee, [_, *_] as caught) as call if (
                     scope.source.origin(callee) == "contextlib.suppress"
                 ):
-                    names = " and ".join(map(ast.unparse, caught))
-                    yield _swallowed(scope, call, f"suppress() keeps each {names}")
+                    kept = ", ".join(map(ast.unparse, caught))
+                    yield _swallowed(
+                        scope,
+                        call,
+                        f"`suppress({kept})` keeps",
+                        "put the suppress() where no yield is in it",
+                    )
 
 
 def _yield_of(statement: ast.stmt) -> Yield | None:
@@ -140,7 +145,9 @@ def _caught_by(handler: ast.ExceptHandler) -> str:
     return f"{caught} does not raise again"
 
 
-def _swallowed(scope: Scope, node: ast.AST, how: str) -> Finding:
+def _swallowed(
+    scope: Scope, node: ast.AST, how: str, cure: str = "end it with `raise`"
+) -> Finding:
     what = (
         "the `with` block of the caller ends as if nothing had been raised"
         if scope.managed
@@ -151,7 +158,7 @@ def _swallowed(scope: Scope, node: ast.AST, how: str) -> Finding:
         node,
         "SAFE002",
         f"{how} what was thrown into the yield of {scope.name}(): {what}.",
-        f"end it with `raise`; or {replacement(scope)}",
+        f"{cure}; or {replacement(scope)}",
     )
 
 

@@ -22,6 +22,7 @@ from ._source import Source, decorators, parameters
 
 CONTEXT_MANAGERS = {"contextmanager", "asynccontextmanager"}
 _ENDING = {"commit", "rollback"}
+_ENDED_BY = {*_ENDING, "close"}
 
 
 @dataclass(eq=False)
@@ -56,6 +57,15 @@ class Scope:
     @property
     def is_async(self) -> bool:
         return isinstance(self.function, ast.AsyncFunctionDef)
+
+    @cached_property
+    def has_async_session(self) -> bool:
+        """Tell whether its session is one to be awaited, as far as can be seen."""
+        return self.is_async and not any(
+            method_called(node, self.names) in _ENDED_BY
+            and not isinstance(self.source.parents[node], ast.Await)
+            for node in within(self.function)
+        )
 
     @cached_property
     def names(self) -> set[str]:
@@ -211,7 +221,14 @@ def _mentions(node: ast.AST | None, names: set[str]) -> bool:
 
 def replacement(scope: Scope) -> str:
     """Return what to write in place of a hand-written generator."""
-    prefix = "async_" if scope.is_async else ""
+    prefix = "async_" if scope.has_async_session else ""
     if scope.managed:
         return f"use safesession.{prefix}session_scope(engine)"
     return f"use safesession.fastapi.{prefix}session_dependency(engine)"
+
+
+def scope_in_place(scope: Scope) -> str:
+    """Return what to write in place of taking a session out of its generator."""
+    if scope.has_async_session:
+        return "`async with safesession.async_session_scope(engine) as session:`"
+    return "`with safesession.session_scope(engine) as session:`"

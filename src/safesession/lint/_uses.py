@@ -3,18 +3,17 @@
 import ast
 from collections.abc import Iterator
 
-from ._flow import End, For, Function, With, around, inside, outwards, run, within
+from ._flow import End, For, Function, With, around, inside, outwards, run
 from ._project import Dependency, Project
 from ._rule import Finding
-from ._scopes import Scope, method_called, replacement
-from ._source import Source, parameters
+from ._scopes import Scope, method_called, replacement, scope_in_place
+from ._source import Source
 
 _NEXT = {"next", "anext", "builtins.next", "builtins.anext"}
 _NEXT_METHODS = {"__next__", "__anext__", "send", "asend"}
 _READING = {"get", "head", "options"}
 _ROUTES = {*_READING, "post", "put", "patch", "delete", "trace", "api_route", "route"}
 _WRITES = {"add", "add_all", "delete", "merge"}
-_STARTS = {"asyncio.create_task", "asyncio.ensure_future"}
 
 
 def check_uses(project: Project) -> Iterator[Finding]:
@@ -27,7 +26,6 @@ def check_uses(project: Project) -> Iterator[Finding]:
                 yield from _left_loop(project, source, node)
         for function in source.functions:
             for name, dependency in project.sessions_of(source, function):
-                yield from _given_away(source, function, name, dependency)
                 yield from _never_committed(project, source, function, name, dependency)
     for dependency in project.dependencies.values():
         if dependency.managed:
@@ -63,14 +61,8 @@ def _taken_by_next(
         "SAFE008",
         f"Nobody holds the generator {scope.name}(): Python closes it {when};{lost} "
         "the session opens again with nobody to close it.",
-        _scope_in_place(scope),
+        scope_in_place(scope),
     )
-
-
-def _scope_in_place(scope: Scope) -> str:
-    if scope.is_async:
-        return "`async with safesession.async_session_scope(engine) as session:`"
-    return "`with safesession.session_scope(engine) as session:`"
 
 
 def _is_expected_to_raise(source: Source, node: ast.AST) -> bool:
@@ -126,102 +118,8 @@ def _left_loop(
         loop.iter,
         "SAFE008",
         f"The loop is left {how}: the generator {scope.name}() {what}{lost}.",
-        _scope_in_place(scope),
+        scope_in_place(scope),
     )
-
-
-def _given_away(
-    source: Source, function: Function, name: str, dependency: Dependency
-) -> Iterator[Finding]:
-    """SAFE009."""
-    for node in within(function):
-        if not isinstance(node, ast.Call):
-            continue
-        if _is_background(source, function, node):
-            given = any(_hands_on(value, name) for value in _arguments(node))
-            where = "The task runs after the response"
-        elif source.origin(node.func) in _STARTS and _is_not_awaited(
-            source, function, node
-        ):
-            given = any(
-                isinstance(work, ast.Call)
-                and any(_hands_on(value, name) for value in _arguments(work))
-                for work in node.args[:1]
-            )
-            where = "The task goes on after the response"
-        else:
-            continue
-        if given:
-            yield source.finding(
-                node,
-                "SAFE009",
-                f"{where}{_what_of(name, dependency.scope)}",
-                _OF_ITS_OWN,
-            )
-
-
-_OF_ITS_OWN = (
-    "pass ids, and open a session in the task: `with session_scope(engine) as session:`"
-)
-
-
-def _what_of(name: str, scope: Scope) -> str:
-    if scope.commits:
-        return (
-            f", and {name!r} is committed when it has ended, or rolled back where it "
-            'fails, though the client has been answered; with scope="function" it is '
-            "closed by then, and opens again with nobody to close it."
-        )
-    return (
-        f", and {name!r} keeps its connection until it has ended; with "
-        'scope="function" it is closed by then, and opens again with nobody to close '
-        "it."
-    )
-
-
-def _is_background(source: Source, function: Function, node: ast.Call) -> bool:
-    match node.func:
-        case ast.Attribute(ast.Name(tasks), "add_task"):
-            return "background" in tasks.lower() or any(
-                parameter.arg == tasks
-                and source.origin(parameter.annotation).endswith("BackgroundTasks")
-                for parameter in parameters(function)
-            )
-    return source.origin(node.func) in (
-        "fastapi.BackgroundTask",
-        "fastapi.background.BackgroundTask",
-        "starlette.background.BackgroundTask",
-    )
-
-
-def _arguments(call: ast.Call) -> list[ast.expr]:
-    return [*call.args, *(word.value for word in call.keywords)]
-
-
-def _hands_on(value: ast.expr, name: str) -> bool:
-    """Tell whether an argument is a session, or a callable that holds it."""
-    match value:
-        case ast.Name(given):
-            return given == name
-        case ast.Lambda(_, body):
-            return any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(body))
-        case ast.Call(ast.Name("partial") | ast.Attribute(_, "partial")):
-            return any(_hands_on(part, name) for part in _arguments(value))
-    return False
-
-
-def _is_not_awaited(source: Source, function: Function, node: ast.Call) -> bool:
-    match source.parents[node]:
-        case ast.Expr():
-            return True
-        case ast.Assign([ast.Name(task)]):
-            return not any(
-                isinstance(part, ast.Name) and part.id == task
-                for wait in within(function)
-                if isinstance(wait, ast.Await | ast.Return)
-                for part in inside(wait)
-            )
-    return False
 
 
 def _never_committed(
@@ -273,7 +171,7 @@ def _context_manager(dependency: Dependency) -> Finding:
         f"{scope.name}() was made a context manager: FastAPI passes on that object, "
         "which is no session, or fails to iterate over it, and each request is a 500.",
         "give Depends() the generator, without the decorator; or use "
-        f"safesession.fastapi.{'async_' if scope.is_async else ''}"
+        f"safesession.fastapi.{'async_' if scope.has_async_session else ''}"
         "session_dependency(engine)",
     )
 

@@ -6,9 +6,12 @@ garbage collector cannot return an async connection: it drops it, with a warning
 
 import asyncio
 
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 engine = create_async_engine("sqlite+aiosqlite:///app.db")
+sync_engine = create_engine("sqlite:///app.db")
 factory = async_sessionmaker(engine)
 
 
@@ -123,3 +126,15 @@ async def closed_on_the_way_out_only():
     except ValueError:
         print("not committed")
     await session.close()
+
+
+async def sync_session(work):
+    session = Session(sync_engine)
+    try:
+        await work(1)
+        session.commit()
+    except Exception:
+        session.rollback()
+        session.close()
+        raise
+    session.close()
