@@ -3,11 +3,10 @@
 import ast
 from collections.abc import Iterator
 
-from ._exits import types_of
 from ._flow import Function, inside, within
 from ._project import Project
 from ._rule import Finding
-from ._scopes import Opening, method_called
+from ._scopes import Opening, method_called, types_of
 from ._source import Source
 
 _OURS = "or use `async with safesession.async_session_scope(engine) as session`"

@@ -4,10 +4,11 @@ import ast
 import re
 from collections.abc import Iterator
 
+from ._commits import committed_after_close, committed_in_finally
 from ._flow import End, With, Yield, inside, run, within
 from ._project import Project
 from ._rule import Finding
-from ._scopes import Scope, replacement
+from ._scopes import Scope, replacement, types_of
 
 _BROAD = {"Exception", "BaseException"}
 _NO_EXCEPTIONS = {"GeneratorExit", "StopIteration", "StopAsyncIteration"}
@@ -41,8 +42,8 @@ def check_exits(project: Project) -> Iterator[Finding]:
                 continue
             yield from _caught(scope, one)
             yield from _left_in_finally(scope, one)
-            yield from _committed_in_finally(scope, one)
-            yield from _committed_after_close(scope, one)
+            yield from committed_in_finally(scope, one)
+            yield from committed_after_close(scope, one)
             if not scope.managed and _is_for_fastapi(project, scope):
                 yield from _replaced(scope, one)
 
@@ -78,13 +79,6 @@ def _finals(scope: Scope, one: Yield) -> Iterator[list[ast.stmt]]:
     for block, field in scope.around(one):
         if isinstance(block, ast.Try) and field != "finalbody":
             yield block.finalbody
-
-
-def types_of(handler: ast.ExceptHandler) -> set[str]:
-    """Return the last names of what is caught; none where it is everything."""
-    caught = handler.type
-    parts = caught.elts if isinstance(caught, ast.Tuple) else [caught]
-    return {ast.unparse(part).rpartition(".")[2] for part in parts if part}
 
 
 def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
@@ -204,82 +198,6 @@ def _left_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
                 "a cancellation and a failed commit too: nobody hears of it.",
                 f"let `finally` end by itself; or {replacement(scope)}",
             )
-
-
-def _committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
-    for block, field in scope.around(one):
-        if not isinstance(block, ast.Try) or field == "finalbody":
-            continue
-        if field == "body" and _rolls_back_everything(scope, block):
-            return
-        reached, _ = run(block.finalbody)
-        for statement in reached:
-            if any(scope.calls(statement, "rollback")):
-                break
-            if commit := next(_own_calls(scope, statement, "commit"), None):
-                yield scope.source.finding(
-                    commit,
-                    "SAFE004",
-                    f"{scope.name}() commits in `finally`: what was written before an "
-                    f"exception{_unless_caught(block)} is committed, half done.",
-                    "commit behind the yield, inside `try`, where no exception comes "
-                    f"by; or {replacement(scope)}",
-                )
-                break
-
-
-def _rolls_back_everything(scope: Scope, block: ast.Try) -> bool:
-    return any(
-        (not types_of(handler) or "BaseException" in types_of(handler))
-        and any(scope.calls(handler, "rollback"))
-        for handler in block.handlers
-    )
-
-
-def _unless_caught(block: ast.Try) -> str:
-    broad = any("Exception" in types_of(handler) for handler in block.handlers)
-    return " that is no Exception, such as a cancellation," if broad else ""
-
-
-def _own_calls(scope: Scope, statement: ast.stmt, method: str) -> Iterator[ast.AST]:
-    """Iterate over calls that a statement is, as what it contains comes by itself."""
-    if isinstance(statement, ast.Expr):
-        yield from scope.calls(statement, method)
-
-
-def _committed_after_close(scope: Scope, one: Yield) -> Iterator[Finding]:
-    blocks = {block for block, _ in scope.around(one)}
-    path, _ = scope.after(scope.statement(one))
-    closed = False
-    for statement in path:
-        if statement in blocks:
-            if scope.commits_when_left(statement):
-                return
-            closed = closed or bool(scope.opened_by(statement))
-            continue
-        commit = next(_own_calls(scope, statement, "commit"), None)
-        if commit is not None and closed:
-            yield scope.source.finding(
-                commit,
-                "SAFE006",
-                f"{scope.name}() has closed its session before this commit: the close "
-                "has rolled back all that was written, and an empty transaction is "
-                "committed.",
-                f"commit before the session is closed; or {replacement(scope)}",
-            )
-        if any(scope.calls(statement, "commit")) or (
-            closed and _uses(scope, statement)
-        ):
-            return
-        closed = closed or any(_own_calls(scope, statement, "close"))
-
-
-def _uses(scope: Scope, statement: ast.stmt) -> bool:
-    """Tell whether a session is used, and so opened again."""
-    return any(
-        isinstance(node, ast.Name) and node.id in scope.names
-        for node in inside(statement)
-    ) and not any(_own_calls(scope, statement, "close"))
 
 
 def _replaced(scope: Scope, one: Yield) -> Iterator[Finding]:

@@ -133,6 +133,13 @@ def method_called(node: ast.AST, names: set[str]) -> str | None:
     return None
 
 
+def types_of(handler: ast.ExceptHandler) -> set[str]:
+    """Return the last names of what is caught; none where it is everything."""
+    caught = handler.type
+    parts = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+    return {ast.unparse(part).rpartition(".")[2] for part in parts if part}
+
+
 def scope_of(
     source: Source, function: Function, resolve: Resolve, is_maker: IsMaker
 ) -> Scope | None:

@@ -74,3 +74,11 @@ async def count_at_once(db: SessionDep):
 @router.post("/ids")
 def pass_an_id(order: int, background_tasks: BackgroundTasks, db: SessionDep):
     background_tasks.add_task(send_email, order)
+
+
+@router.post("/untyped")
+async def without_annotations(background_jobs, db: SessionDep):
+    background_jobs.add_task(send_email, db)  # finds SAFE009
+    task = asyncio.create_task(recount(db))  # finds SAFE009
+    print(task)
+    await asyncio.sleep(0)

@@ -116,3 +116,35 @@ def lambda_of_something_else():
 def get_plain():
     with Session(engine) as session, open("log") as log:
         yield session
+
+
+def closed_in_a_block(lock):
+    with lock:
+        session = Session(engine)
+        try:
+            yield session
+        finally:
+            session.close()
+    session.commit()  # finds SAFE006
+
+
+def used_before_the_close():
+    session = Session(engine)
+    yield session
+    session.flush()
+    session.close()
+    print("closed")
+    session.commit()  # finds SAFE006
+
+
+def bare_and_replaced():
+    with Session(engine) as session:
+        try:
+            yield session
+        except:
+            raise RuntimeError("the database failed")  # finds SAFE012
+
+
+def taken_in_a_block(lock):
+    with lock, open("log"):
+        next(get_plain())  # finds SAFE008

@@ -27,7 +27,7 @@ async def not_ended_by_it():
     try:
         await session.commit()
     except Exception:
-        print("not committed")
+        await asyncio.sleep(0)
     await session.close()
 
 
@@ -57,6 +57,18 @@ def raised_in_a_branch():
             session.rollback()
             if engine:
                 raise RuntimeError from error
+            raise
+
+
+def raised_and_caught():
+    with Session(engine) as session:
+        try:
+            yield session
+        except Exception:
+            try:
+                raise RuntimeError
+            except RuntimeError:
+                session.rollback()
             raise
 
 
@@ -167,6 +179,9 @@ async def give_nothing(tasks: BackgroundTasks, session: Session = Depends(not_ma
 
 
 @app.get("/other-tasks")
-async def give_to_others(queue, session: Session = Depends(not_managed)):
+async def give_to_others(
+    queue, tasks: BackgroundTasks, session: Session = Depends(not_managed)
+):
     queue.add_task(work, session)
+    queue.run(work(session))
     await queue.run(work(session))
