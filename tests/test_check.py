@@ -73,10 +73,10 @@ def test_own_code_is_sound() -> None:
     places = ["examples", "src", "benchmarks", "noxfile.py", "tests"]
     paths = [path for name in places for path in python_files(ROOT / name)]
 
-    assert sorted(found(*paths)) == [
-        ("factories.py", 27, "SAFE001"),
-        ("sessions.py", 72, "SAFE001"),
-        ("test_verify.py", 151, "SAFE004"),
+    assert sorted((file, code) for file, _, code in found(*paths)) == [
+        ("factories.py", "SAFE001"),
+        ("sessions.py", "SAFE001"),
+        ("test_verify.py", "SAFE004"),
     ]
 
 

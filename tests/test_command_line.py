@@ -18,6 +18,7 @@ The command line: `safesession`, or `python -m safesession`.
 positional arguments:
   COMMAND
     verify    hold session factories against the contract
+    check     find faults in hand-written session code
 
 options:
   -h, --help  show this help message and exit
