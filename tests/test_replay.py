@@ -365,6 +365,78 @@ async def test_what_is_around_sees_the_route(service: Service) -> None:
     assert seen == ["/notes"]
 
 
+async def test_mounted_app(database: "Database", observer: Engine) -> None:
+    """Each attempt finds its route from the path as the server gave it."""
+    inner, app = FastAPI(), FastAPI()
+    app.add_middleware(RetryMiddleware)
+    app.mount("/inner", inner)
+    get_session = database.get_session()
+    roots: list[str] = []
+
+    @inner.post("/notes")
+    async def create(
+        request: Request, session: Annotated[Any, Depends(get_session)]
+    ) -> None:
+        roots.append(request.scope["root_path"])
+        await write(session)
+        if len(roots) < 3:
+            raise refusal()
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        roots.append(scope["root_path"])
+
+    async with client(outer) as http:
+        response = await http.post("/inner/notes")
+
+    assert response.status_code == 200
+    assert roots == ["/inner"] * 4
+    assert stored(observer) == ["kept"]
+
+
+@pytest.mark.parametrize("given", [None, {"given": "by the server"}])
+async def test_state_of_an_attempt_ends_with_it(
+    database: "Database", given: dict[str, str] | None
+) -> None:
+    """The next one begins with what was there; the last one's is there for others."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    get_session = database.get_session()
+    found: list[dict[str, Any]] = []
+    headers: list[int] = []
+    around: list[Any] = []
+
+    @app.get("/")
+    async def endpoint(
+        request: Request, session: Annotated[Any, Depends(get_session)]
+    ) -> None:
+        found.append(dict(request.scope.get("state", {})))
+        headers.append(len(request.scope["headers"]))
+        request.state.attempt = len(found)
+        request.scope["headers"].append((b"attempt", b""))
+        await write(session, str(len(found)))
+        if len(found) < 3:
+            raise refusal()
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        state = {} if given is None else scope.setdefault("state", dict(given))
+
+        async def send_and_look(message: Any) -> None:
+            around.append(scope["state"]["attempt"])
+            await send(message)
+
+        await app(scope, receive, send_and_look)
+        assert given is None or scope["state"] is state
+
+    async with client(outer) as http:
+        response = await http.get("/")
+
+    assert response.status_code == 200
+    assert found == [given or {}] * 3
+    assert len(set(headers)) == 1
+    assert around == [3, 3]
+
+
 @pytest.mark.on("postgresql")
 async def test_hot_row(
     database: "Database",

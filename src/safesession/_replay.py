@@ -67,9 +67,12 @@ class RetryMiddleware:
             return
         attempts = Attempts(f"{scope['method']} {scope['path']}", self._limits)
         body = _Body(receive, self._max_body_size)
+        given = _Given(scope)
         last: list[_Attempt] = []
 
         async def attempt() -> None:
+            if last:
+                given.restore()
             last[:] = [_Attempt(attempts, body, send)]
             await last[0].run(self._app, scope)
 
@@ -96,14 +99,11 @@ class _Attempt:
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run it; raise what makes another attempt worth while, and nothing else."""
         self._body.rewind()
-        inner = {**scope, "safesession": self._holder}
+        scope["safesession"] = self._holder
         try:
-            await app(inner, self._body.receive, self._send_or_hold)
+            await app(scope, self._body.receive, self._send_or_hold)
         except Exception as error:
             self._raised = error
-        finally:
-            # For what is around: it may ask for the route.
-            scope.update(inner)
         if (refusal := self._refusal()) is not None:
             raise refusal
 
@@ -129,6 +129,29 @@ class _Attempt:
         else:
             self._has_begun = True
             await self._send(message)
+
+
+class _Given:
+    """What a request came with, which each attempt finds as it was.
+
+    An attempt changes it in place, as what is around may look at it meanwhile: for the
+    route, or for what the endpoint has put into the state.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._values = dict(scope)
+        self._dicts = [(one, dict(one)) for one in scope.values() if type(one) is dict]
+        self._lists = [(one, list(one)) for one in scope.values() if type(one) is list]
+
+    def restore(self) -> None:
+        self._scope.clear()
+        self._scope.update(self._values)
+        for changed, original in self._dicts:
+            changed.clear()
+            changed.update(original)
+        for changed, original in self._lists:
+            changed[:] = original
 
 
 class _Body:
