@@ -1,16 +1,16 @@
 """The attempts at one unit of work: which may follow, and why there was another."""
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from functools import partial
+from functools import update_wrapper
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import event
+import stamina
 from sqlalchemy.orm import Session
-from stamina import AsyncRetryingCaller, RetryingCaller
 
 from ._binds import describe
 from ._codes import is_retryable
+from ._commits import Commits
 from ._report import attach, logger
 from ._report import describe as describe_error
 from .errors import InvalidArgument, OutcomeUnknown
@@ -29,52 +29,93 @@ class Limits(NamedTuple):
     idempotent: bool
 
 
+def limits_of(
+    call: str, attempts: int | None, timeout: float | None, idempotent: bool
+) -> Limits:
+    """Return the limits that `call` was given, or raise where they are none."""
+    # Not isinstance(): a bool is an int, too.
+    if attempts is not None and not (type(attempts) is int and attempts > 0):
+        raise InvalidArgument(
+            f"{call}() got {_number(attempts)} as attempts. Pass how many attempts "
+            "there may be, 1 or more; or None for no limit."
+        )
+    if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
+        raise InvalidArgument(
+            f"{call}() got {_number(timeout)} as timeout. Pass for how many seconds "
+            "attempts may follow, more than 0; or None for no limit."
+        )
+    return Limits(attempts, timeout, idempotent)
+
+
+def _number(given: object) -> str:
+    return str(given) if type(given) in (int, float) else describe(given)
+
+
 class Attempts:
     """The attempts at one unit of work."""
 
-    def __init__(self, work: str, limits: Limits) -> None:
+    def __init__(self, work: str, limits: Limits, function: Any) -> None:
         self._work = work
+        # By whose name stamina's instrumentation tells of a retry.
+        has_name = hasattr(function, "__qualname__")
+        self._named = function if has_name else type(function)
         self._limits = limits
-        self._failures: list[Exception] = []
-        self._committed = False
+        self._commits = Commits()
+        self._told: list[str] = []
+        # The failure that was told last, until another is.
+        self._last: Exception | None = None
 
     def watch(self, session: Session) -> None:
-        """Be told when an attempt commits, which is to be the last one then."""
-        event.listen(session, "after_commit", self._after_commit)
+        """Be told of what a session of the attempt commits."""
+        self._commits.watch(session)
 
     def run(self, attempt: Callable[[], R]) -> R:
         """Call it until it succeeds, or is not to be called again."""
         with self._telling():
-            return RetryingCaller(*self._backoff)(self._may_follow, attempt)
+            return self._retrying(attempt)()
 
     async def async_run(self, attempt: Callable[[], Awaitable[R]]) -> R:
         """The same for a coroutine function."""
         with self._telling():
-            return await AsyncRetryingCaller(*self._backoff)(self._may_follow, attempt)
+            return await self._retrying(attempt)()
 
     def may_follow(self, error: BaseException) -> bool:
         """Tell whether there may be an attempt after one that has raised that."""
+        failure = self._failure(error)
         # What was committed before it failed would be done twice.
-        if self._committed:
+        if self._commits.any_stands(failure):
             return False
-        unknown = self._limits.idempotent and isinstance(error, OutcomeUnknown)
-        return unknown or is_retryable(error)
+        unknown = self._limits.idempotent and isinstance(failure, OutcomeUnknown)
+        return unknown or is_retryable(failure)
 
-    @property
-    def _backoff(self) -> tuple[int | None, float | None, float, float, float]:
+    def _failure(self, error: BaseException) -> BaseException:
+        # What leaves after a commit that failed may be what was to be committed on.
+        return self._commits.failed[-1] if self._commits.failed else error
+
+    def _retrying(self, attempt: Callable[[], R]) -> Callable[[], R]:
+        update_wrapper(attempt, self._named, ("__module__", "__qualname__"), ())
         attempts, timeout, _ = self._limits
-        return attempts, timeout, _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER
-
-    def _after_commit(self, session: Session) -> None:
-        # A savepoint that is released is told by the same event.
-        if not session.in_nested_transaction():
-            self._committed = True
+        again = stamina.retry(
+            on=self._may_follow,
+            attempts=attempts,
+            timeout=timeout,
+            wait_initial=_WAIT_INITIAL,
+            wait_max=_WAIT_MAX,
+            wait_jitter=_WAIT_JITTER,
+        )
+        return again(attempt)
 
     def _may_follow(self, error: Exception) -> bool:
+        self._last = None
         if not self.may_follow(error):
             return False
-        self._failures.append(error)
-        logger.warning("safesession: %s", self._told(len(self._failures), error))
+        told = describe_error(self._failure(error))
+        self._last = error
+        self._told.append(
+            f"attempt {len(self._told) + 1} of {self._work} failed: {told}"
+        )
+        logger.warning("safesession: %s", self._told[-1])
+        self._commits = Commits()
         return True
 
     @contextmanager
@@ -83,30 +124,7 @@ class Attempts:
         try:
             yield
         except Exception as error:
-            for number, failure in enumerate(self._failures, 1):
-                if failure is not error:
-                    attach(error, f"safesession: {self._told(number, failure)}")
+            told = self._told[:-1] if error is self._last else self._told
+            for each in told:
+                attach(error, f"safesession: {each}")
             raise
-
-    def _told(self, number: int, failure: Exception) -> str:
-        told = describe_error(failure)
-        return f"attempt {number} of {self._work} failed: {told}"
-
-
-def scopes(
-    call: str,
-    scope: Callable[..., R],
-    refused: tuple[type, ...],
-    bind: object,
-    options: Mapping[str, Any],
-) -> Callable[[], R]:
-    """Return what makes the scopes of the attempts; refuse wrong arguments."""
-    if isinstance(bind, refused):
-        raise InvalidArgument(
-            f"{call}() got {describe(bind)} as its bind, and a transaction that was "
-            "begun by somebody else cannot be run again. Pass the engine or the "
-            "sessionmaker, and call it where there is no transaction yet."
-        )
-    make_scope = partial(scope, bind, **options)
-    make_scope()
-    return make_scope

@@ -15,6 +15,9 @@ from ._outcome import Outcome
 from ._read_only import allow_writes, awaits_undoing, is_read_only
 from ._report import report
 
+# Where in the `info` of a session is a list, if somebody may run its work again.
+FAILED_COMMITS = "safesession.failed_commits"
+
 
 def finish(
     session: Session,
@@ -139,6 +142,14 @@ class _Root:
 
     def commit(self) -> None:
         require_alive(self._session)
+        try:
+            self._commit()
+        except DBAPIError as error:
+            # It may not be what leaves.
+            self._session.info.get(FAILED_COMMITS, []).append(error)
+            raise
+
+    def _commit(self) -> None:
         try:
             self._session.commit()
         except DBAPIError as error:

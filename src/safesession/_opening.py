@@ -48,6 +48,7 @@ class Opening:
     missing_ok: bool = False
     read_only: bool = False
     crosses_threads: bool = False
+    runs_again: bool = False
 
     def on(self, bind: Any) -> Callable[[], Any]:
         """Return a callable that opens a session on `bind`, or returns ``None``.
@@ -103,10 +104,14 @@ class Opening:
 
     def _on_nothing(self) -> None:
         if not self.missing_ok:
+            remedy = (
+                "scope is entered, or pass missing_ok=True to get None for a session"
+            )
+            if self.runs_again:
+                remedy = "work is run"
             raise EngineNotConfigured(
                 f"{self.call}() has no engine to open a session on: the bind is None. "
-                "Configure the engine before the scope is entered, or pass "
-                "missing_ok=True to get None for a session."
+                f"Configure the engine before the {remedy}."
             )
         logger.warning(
             "%s() has no engine to open a session on: the bind is None. "
@@ -147,7 +152,9 @@ class Opening:
 
     def _wrong_bind(self, bind: object, whence: str = "") -> InvalidArgument:
         flavour = self.flavour
-        kinds = (flavour.engine, flavour.connection, flavour.sessionmaker)
+        kinds = [flavour.engine, flavour.connection, flavour.sessionmaker]
+        if self.runs_again:
+            kinds.remove(flavour.connection)
         *names, last = (kind.__name__ for kind in kinds)
         savepoint = ""
         if self.call.endswith("_scope"):

@@ -4,9 +4,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
-from ._attempts import Attempts, Limits
+from ._attempts import Attempts, limits_of
+from ._binds import describe
 from ._limits import Holder
+from .errors import InvalidArgument
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -58,14 +61,22 @@ class RetryMiddleware:
         max_body_size: int = 65536,
     ) -> None:
         self._app = app
-        self._limits = Limits(attempts, timeout, idempotent)
+        self._limits = limits_of("RetryMiddleware", attempts, timeout, idempotent)
+        # Not isinstance(): a bool is an int, too.
+        if type(max_body_size) is not int:
+            raise InvalidArgument(
+                f"RetryMiddleware() got {describe(max_body_size)} as max_body_size. "
+                "Pass how many bytes of a request's body are to be kept."
+            )
         self._max_body_size = max_body_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        attempts = Attempts(f"{scope['method']} {scope['path']}", self._limits)
+        # The path is as the client has sent it, but for its quoting.
+        work = f"{scope['method']} {quote(scope['path'])}"
+        attempts = Attempts(work, self._limits, RetryMiddleware)
         body = _Body(receive, self._max_body_size)
         given = _Given(scope)
         last: list[_Attempt] = []
@@ -147,11 +158,11 @@ class _Given:
     def restore(self) -> None:
         self._scope.clear()
         self._scope.update(self._values)
-        for changed, original in self._dicts:
-            changed.clear()
-            changed.update(original)
-        for changed, original in self._lists:
-            changed[:] = original
+        for state, original in self._dicts:
+            state.clear()
+            state.update(original)
+        for changed, items in self._lists:
+            changed[:] = items
 
 
 class _Body:

@@ -39,11 +39,12 @@ def report(step: str, failure: Exception, leaving: BaseException | None) -> None
 
 
 def attach(error: BaseException, note: str) -> None:
-    """Add a note to an error, of whichever kind it is."""
+    """Add a note to an error, of whichever kind it is, unless it has that one."""
     # Not error.add_note(), which a class may override; one that refuses attributes, as
     # a frozen dataclass does, goes without the note.
     with suppress(Exception):
-        BaseException.add_note(error, note)
+        if note not in getattr(error, "__notes__", ()):
+            BaseException.add_note(error, note)
 
 
 def describe(error: BaseException) -> str:

@@ -3,28 +3,36 @@
 Needs the extra ``safesession[retry]``.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from ._extras import require
 
 require("stamina", extra="retry", wanted="safesession.retry")
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from ._attempts import Attempts, Limits, scopes
-from ._binds import describe, suspends
+from ._attempts import Limits, limits_of
 from ._codes import is_retryable
 from ._outcome import ExceptionTypes
 from ._replay import RetryMiddleware
-from ._scope import EngineBind, S, SessionmakerBind, session_scope
-from .errors import InvalidArgument
+from ._scope import S, SessionmakerBind, session_scope
+from ._work import Work, decorated, refuse_function
 
 if TYPE_CHECKING:
-    from ._aio import AS, AsyncEngineBind, AsyncSessionmakerBind
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from ._aio import AS, AsyncSessionmakerBind
 
 __all__ = [
     "RetryMiddleware",
@@ -38,12 +46,45 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# No connection: what its owner has begun on it cannot be run again.
+Bind = Engine | Callable[[], Engine | None]
+if TYPE_CHECKING:
+    AsyncBind = AsyncEngine | Callable[[], AsyncEngine | None]
 
+
+class Options(TypedDict, total=False):
+    """The keywords of each of the calls, but for ``class_``."""
+
+    commit_on: ExceptionTypes
+    read_only: bool
+    attempts: int | None
+    timeout: float | None
+    idempotent: bool
+
+
+@overload
 def run_in_session(
-    bind: EngineBind | SessionmakerBind[S],
+    bind: Bind, function: Callable[[Session], R], **options: Unpack[Options]
+) -> R: ...
+@overload
+def run_in_session(
+    bind: Bind,
     function: Callable[[S], R],
     *,
-    class_: type[S] | None = None,
+    class_: type[S],
+    **options: Unpack[Options],
+) -> R: ...
+@overload
+def run_in_session(
+    bind: SessionmakerBind[S],
+    function: Callable[[S], R],
+    **options: Unpack[Options],
+) -> R: ...
+def run_in_session(
+    bind: Any,
+    function: Callable[[Any], R],
+    *,
+    class_: type[Session] | None = None,
     commit_on: ExceptionTypes = (),
     read_only: bool = False,
     attempts: int | None = 10,
@@ -90,23 +131,44 @@ def run_in_session(
 
     .. versionadded:: 0.1
     """
-    decorate = _in_session(
+    work = _work(
         "run_in_session",
         bind,
-        Limits(attempts, timeout, idempotent),
+        limits_of("run_in_session", attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
-    returned: R = decorate(function)()
+    work.check_sync(function)
+    returned: R = work.run(function)
     return returned
 
 
+@overload
 async def async_run_in_session(
-    bind: "AsyncEngineBind | AsyncSessionmakerBind[AS]",
+    bind: "AsyncBind",
+    function: "Callable[[AsyncSession], Awaitable[R]]",
+    **options: Unpack[Options],
+) -> R: ...
+@overload
+async def async_run_in_session(
+    bind: "AsyncBind",
     function: "Callable[[AS], Awaitable[R]]",
     *,
-    class_: "type[AS] | None" = None,
+    class_: "type[AS]",
+    **options: Unpack[Options],
+) -> R: ...
+@overload
+async def async_run_in_session(
+    bind: "AsyncSessionmakerBind[AS]",
+    function: "Callable[[AS], Awaitable[R]]",
+    **options: Unpack[Options],
+) -> R: ...
+async def async_run_in_session(
+    bind: Any,
+    function: Callable[[Any], Awaitable[R]],
+    *,
+    class_: "type[AsyncSession] | None" = None,
     commit_on: ExceptionTypes = (),
     read_only: bool = False,
     attempts: int | None = 10,
@@ -135,28 +197,41 @@ async def async_run_in_session(
 
     .. versionadded:: 0.1
     """
-    decorate = _async_in_session(
+    work = _async_work(
         "async_run_in_session",
         bind,
-        Limits(attempts, timeout, idempotent),
+        limits_of("async_run_in_session", attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
-    returned: R = await decorate(function)()
+    work.check(function)
+    returned: R = await work.async_run(function)
     return returned
 
 
+@overload
 def in_session(
-    bind: EngineBind | SessionmakerBind[S],
+    bind: Bind, **options: Unpack[Options]
+) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[P, R]]: ...
+@overload
+def in_session(
+    bind: Bind, *, class_: type[S], **options: Unpack[Options]
+) -> Callable[[Callable[Concatenate[S, P], R]], Callable[P, R]]: ...
+@overload
+def in_session(
+    bind: SessionmakerBind[S], **options: Unpack[Options]
+) -> Callable[[Callable[Concatenate[S, P], R]], Callable[P, R]]: ...
+def in_session(
+    bind: Any,
     *,
-    class_: type[S] | None = None,
+    class_: type[Session] | None = None,
     commit_on: ExceptionTypes = (),
     read_only: bool = False,
     attempts: int | None = 10,
     timeout: float | None = 30.0,
     idempotent: bool = False,
-) -> Callable[[Callable[Concatenate[S, P], R]], Callable[P, R]]:
+) -> Any:
     """Give a function its session, as :func:`run_in_session` does: a decorator.
 
     The session is the first argument of the function, whose callers pass the others.
@@ -175,28 +250,56 @@ def in_session(
 
     .. versionadded:: 0.1
     """
-    return _in_session(
+    refuse_function("in_session", bind)
+    work = _work(
         "in_session",
         bind,
-        Limits(attempts, timeout, idempotent),
+        limits_of("in_session", attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
 
+    def decorate(function: Callable[..., Any]) -> Any:
+        work.check_sync(function)
 
+        def in_session(*args: Any, **kwargs: Any) -> Any:
+            return work.run(function, *args, **kwargs)
+
+        return decorated("in_session", function, in_session)
+
+    return decorate
+
+
+@overload
 def async_in_session(
-    bind: "AsyncEngineBind | AsyncSessionmakerBind[AS]",
+    bind: "AsyncBind", **options: Unpack[Options]
+) -> """Callable[
+    [Callable[Concatenate[AsyncSession, P], Awaitable[R]]],
+    Callable[P, Coroutine[Any, Any, R]],
+]""": ...
+@overload
+def async_in_session(
+    bind: "AsyncBind", *, class_: "type[AS]", **options: Unpack[Options]
+) -> """Callable[
+    [Callable[Concatenate[AS, P], Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]
+]""": ...
+@overload
+def async_in_session(
+    bind: "AsyncSessionmakerBind[AS]", **options: Unpack[Options]
+) -> """Callable[
+    [Callable[Concatenate[AS, P], Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]
+]""": ...
+def async_in_session(
+    bind: Any,
     *,
-    class_: "type[AS] | None" = None,
+    class_: "type[AsyncSession] | None" = None,
     commit_on: ExceptionTypes = (),
     read_only: bool = False,
     attempts: int | None = 10,
     timeout: float | None = 30.0,
     idempotent: bool = False,
-) -> """Callable[
-    [Callable[Concatenate[AS, P], Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]
-]""":
+) -> Any:
     """Give a coroutine function its async session: a decorator.
 
     The counterpart of :func:`in_session`, with the arguments and errors of
@@ -204,67 +307,36 @@ def async_in_session(
 
     .. versionadded:: 0.1
     """
-    return _async_in_session(
+    refuse_function("async_in_session", bind)
+    work = _async_work(
         "async_in_session",
         bind,
-        Limits(attempts, timeout, idempotent),
+        limits_of("async_in_session", attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
 
+    def decorate(function: Callable[..., Any]) -> Any:
+        work.check_async(function)
 
-def _in_session(
-    call: str, bind: Any, limits: Limits, **options: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    make_scope = scopes(call, session_scope, (Session, Connection), bind, options)
+        async def in_session(*args: Any, **kwargs: Any) -> Any:
+            return await work.async_run(function, *args, **kwargs)
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        if suspends(inspect.unwrap(function)):
-            raise InvalidArgument(
-                f"{call}() got {describe(function)}, which is a coroutine function or "
-                f"a generator. A coroutine function goes with async_{call}()."
-            )
-
-        @wraps(function)
-        def in_session(*args: Any, **kwargs: Any) -> Any:
-            attempts = Attempts(describe(function), limits)
-
-            def attempt() -> Any:
-                with make_scope() as session:
-                    attempts.watch(session)
-                    return function(session, *args, **kwargs)
-
-            return attempts.run(attempt)
-
-        return in_session
+        return decorated("async_in_session", function, in_session)
 
     return decorate
 
 
-def _async_in_session(
-    call: str, bind: Any, limits: Limits, **options: Any
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _work(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
+    return Work(call, session_scope, (Session, Connection), bind, limits, options)
+
+
+def _async_work(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
     require("greenlet", extra="asyncio", wanted=call)
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     from ._aio import async_session_scope
 
-    refused = (AsyncSession, AsyncConnection)
-    make_scope = scopes(call, async_session_scope, refused, bind, options)
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        async def in_session(*args: Any, **kwargs: Any) -> Any:
-            attempts = Attempts(describe(function), limits)
-
-            async def attempt() -> Any:
-                async with make_scope() as session:
-                    attempts.watch(session.sync_session)
-                    return await function(session, *args, **kwargs)
-
-            return await attempts.async_run(attempt)
-
-        return in_session
-
-    return decorate
+    joining = (AsyncSession, AsyncConnection)
+    return Work(call, async_session_scope, joining, bind, limits, options)
