@@ -1,7 +1,9 @@
 """Requests that are run again, before their client hears of anything."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,15 +20,17 @@ from fastapi import (
     WebSocket,
 )
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from apps import client, talk, write
 from models import Note, stored
-from safesession import OutcomeUnknown, session_scope
+from safesession import InvalidArgument, OutcomeUnknown, session_scope
 from safesession.fastapi import add_exception_handlers
-from safesession.retry import RetryMiddleware
+from safesession.retry import RetryMiddleware, in_session
 from test_retry import Driver, refusal
 
 if TYPE_CHECKING:
@@ -53,8 +57,8 @@ class Service:
         self.mails: list[str] = []
         self.app = app = FastAPI()
         app.add_middleware(RetryMiddleware, **options)
-        get_session = database.get_session()
-        SessionDep = Annotated[Any, Depends(get_session)]
+        self.get = database.get_session()
+        SessionDep = Annotated[Any, Depends(self.get)]
 
         @app.post("/notes", status_code=201)
         async def create(
@@ -465,3 +469,137 @@ async def test_hot_row(
 
     assert {each.status_code for each in responses} == {200}
     assert stored(observer) == ["40"]
+
+
+@pytest.mark.on("sqlite")
+async def test_commit_on_an_exception_that_is_refused(
+    database: "Database",
+    make_engine: Callable[..., Engine],
+    observer: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The audit row beside a 400 is written by another attempt."""
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    get_session = database.get_session(commit_on=HTTPException)
+    calls: list[int] = []
+    dialect, busy = database.engine.dialect, sqlite3.OperationalError("busy")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    commit = dialect.do_commit
+
+    def refuse(connection: Any) -> None:
+        if len(calls) < 3:
+            raise busy
+        commit(connection)
+
+    @app.get("/")
+    async def audit(session: Annotated[Any, Depends(get_session)]) -> None:
+        await write(session)
+        calls.append(1)
+        raise HTTPException(400)
+
+    monkeypatch.setattr(dialect, "do_commit", refuse)
+    async with client(app) as http:
+        response = await http.get("/")
+
+    assert (response.status_code, len(calls)) == (400, 3)
+    assert stored(observer) == ["kept"]
+
+
+async def test_path_is_quoted(
+    service: Service, observer: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a client has put into it makes no line of the log."""
+    service.errors = [refusal(), LookupError()]
+
+    @service.app.get("/{path}")
+    async def endpoint(
+        path: str, session: Annotated[Any, Depends(service.get)]
+    ) -> None:
+        service.fail()
+
+    async with client(service.app, raising=True) as http:
+        with pytest.raises(LookupError) as raised:
+            await http.get("/a%0AERROR%20forged")
+
+    (note,) = raised.value.__notes__
+    assert note.startswith("safesession: attempt 1 of GET /a%0AERROR%20forged failed:")
+    (record,) = [each for each in caplog.records if each.name == "safesession"]
+    assert record.getMessage() == note
+
+
+@pytest.mark.parametrize("size", ["64", True, 0.5])
+def test_size_that_is_none(size: Any) -> None:
+    """It is refused, and what to pass is told."""
+    with pytest.raises(InvalidArgument) as raised:
+        RetryMiddleware(FastAPI(), max_body_size=size)
+
+    assert str(raised.value) == (
+        f"RetryMiddleware() got an object of type {type(size).__name__} as "
+        "max_body_size. Pass how many bytes of a request's body are to be kept."
+    )
+
+
+async def test_connection_of_somebody_else(
+    sync_database: "Database", observer: Engine
+) -> None:
+    """Its transaction ends with the attempt, and cannot be run again."""
+    calls: list[int] = []
+    app = FastAPI()
+    app.add_middleware(RetryMiddleware)
+    with sync_database.engine.connect() as connection:
+        get_session = sync_database.factory(connection)
+        connection.execute(select(Note))
+
+        @app.get("/")
+        async def endpoint(session: Annotated[Any, Depends(get_session)]) -> None:
+            calls.append(1)
+            await write(session)
+            raise refusal()
+
+        async with client(app) as http:
+            response = await http.get("/")
+
+    assert (response.status_code, calls) == (500, [1])
+    assert stored(observer) == []
+
+
+async def test_what_an_attempt_leaves_to_the_next(
+    service: Service, observer: Engine
+) -> None:
+    """The background task of a handler's answer is run, and a context variable kept."""
+    variable: ContextVar[int] = ContextVar("attempt", default=0)
+    seen: list[int] = []
+
+    @service.app.exception_handler(DBAPIError)
+    async def answer(request: Request, error: DBAPIError) -> JSONResponse:
+        seen.append(variable.get())
+        variable.set(len(seen))
+        task = BackgroundTask(service.mails.append, "of a handler")
+        return JSONResponse({}, 409, background=task)
+
+    service.errors = [refusal(), refusal()]
+
+    assert (await service.post()).status_code == 201
+    assert seen == [0, 1]
+    assert service.mails == ["of a handler", "of a handler", "once"]
+
+
+async def test_decorated_endpoint(engine: Engine, observer: Engine) -> None:
+    """FastAPI asks its client for what the callers of the function pass."""
+    errors = [refusal()]
+    app = FastAPI()
+
+    @app.post("/{prefix}")
+    @in_session(engine)
+    def add(session: Session, prefix: str, text: str) -> str:
+        session.add(Note(text=prefix + text))
+        if errors:
+            raise errors.pop()
+        return text
+
+    async with client(app) as http:
+        response = await http.post("/a?text=b")
+
+    assert (response.status_code, response.json()) == (200, "b")
+    assert stored(observer) == ["ab"]

@@ -120,11 +120,14 @@ class Attempts:
 
     @contextmanager
     def _telling(self) -> Generator[None, None, None]:
-        """Attach to what is raised the failures of the attempts before."""
         try:
             yield
         except Exception as error:
-            told = self._told[:-1] if error is self._last else self._told
-            for each in told:
-                attach(error, f"safesession: {each}")
+            self.tell(error)
             raise
+
+    def tell(self, error: Exception) -> None:
+        """Attach to what is raised in the end the failures of the attempts before."""
+        told = self._told[:-1] if error is self._last else self._told
+        for each in told:
+            attach(error, f"safesession: {each}")

@@ -123,6 +123,7 @@ class _Attempt:
         for message in self._held:
             await self._send(message)
         if self._raised is not None:
+            self._attempts.tell(self._raised)
             raise self._raised
 
     def _refusal(self) -> BaseException | None:
