@@ -1,7 +1,9 @@
 """Which errors say that work may succeed when it is run again."""
 
+import errno
 import socket
 import sqlite3
+import ssl
 from collections.abc import Callable
 from threading import Barrier, Thread
 from typing import Any
@@ -59,6 +61,7 @@ def sqlite_error(code: int) -> Exception:
 RETRYABLE = [
     WithState("40001"),
     WithState("40P01"),
+    WithState("55P03"),
     WithState("57P01"),
     WithState("08006"),
     Psycopg2Error("40001"),
@@ -180,12 +183,25 @@ async def test_server_that_is_not_there_for_asyncpg(unused_tcp_port: int) -> Non
 @pytest.mark.parametrize(
     "error, expected",
     [
-        (OSError(), True),
+        (ConnectionRefusedError("nobody listens"), True),
+        (TimeoutError("nobody answers"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "nobody knows the name"), True),
+        (OSError(errno.EHOSTUNREACH, "nobody is there"), True),
+        # A socket in the file system, which is not there yet, has no name in the error.
+        (FileNotFoundError(errno.ENOENT, "nobody has made it"), True),
+        (FileNotFoundError(errno.ENOENT, "no file", "/run/secrets/password"), False),
+        (PermissionError(errno.EACCES, "not allowed"), False),
+        (ssl.SSLCertVerificationError(1, "nobody that is known"), False),
+        (ConnectionError("PostgreSQL server rejected SSL upgrade"), False),
+        # What asyncio makes of several addresses of a host.
+        (OSError("Multiple exceptions: [Errno 111] refused, [Errno 111] too"), True),
+        (OSError("of a hook of the engine's own"), False),
         # Hosts have answered, and none of them may be written to.
         (asyncpg.exceptions.TargetServerAttributeNotMatched("by host 1"), True),
+        (asyncpg.exceptions.ClientConfigurationError("no such option"), False),
         (LookupError("in a hook of the engine's own"), False),
     ],
-    ids=["OSError", "asyncpg", "LookupError"],
+    ids=repr,
 )
 def test_error_of_connecting(
     make_engine: Callable[..., Engine], error: Exception, expected: bool
@@ -203,6 +219,74 @@ def test_error_of_connecting(
     assert is_retryable(raised.value) is expected
     error.__traceback__ = None
     assert not is_retryable(error)
+
+
+@pytest.mark.parametrize(
+    "told, expected",
+    [
+        ("server at 127.0.0.1 failed: Connection refused", True),
+        ("server at 127.0.0.1 failed: FATAL:  sorry, too many clients already", True),
+        ("failed: FATAL:  the database system is starting up", True),
+        ('failed: FATAL:  password authentication failed for user "x"', False),
+        ('failed: FATAL:  database "x" does not exist', False),
+        ('failed: FATAL:  no pg_hba.conf entry for host "x"', False),
+        ("failed: fe_sendauth: no password supplied", False),
+        ('failed: FATAL:  role "x" is not permitted to log in', False),
+        ('failed: FATAL:  permission denied for database "x"', False),
+        ("failed: server does not support SSL, but SSL was required", False),
+        ("failed: SSL error: certificate verify failed", False),
+    ],
+)
+def test_text_of_psycopg(
+    make_engine: Callable[..., Engine], told: str, expected: bool
+) -> None:
+    """It has no code where it could not connect, and libpq's text instead."""
+    engine = make_engine()
+
+    @event.listens_for(engine, "do_connect")
+    def fail(*args: Any) -> None:
+        raise engine.dialect.loaded_dbapi.OperationalError(told)
+
+    with pytest.raises(OperationalError) as raised:
+        engine.connect()
+
+    assert is_retryable(raised.value) is expected
+
+
+def test_option_that_there_is_not() -> None:
+    """Nobody was asked, and nobody will be the next time."""
+    engine = create_engine(
+        "postgresql+psycopg://nobody@127.0.0.1/nothing", connect_args={"nothing": "1"}
+    )
+    with pytest.raises(DBAPIError) as raised:
+        engine.connect()
+
+    assert not is_retryable(raised.value)
+
+
+@pytest.mark.on("postgresql")
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"database": "nothing"}])
+def test_wrong_configuration(engine: Engine, wrong: dict[str, str]) -> None:
+    """A server has answered, by each driver, and will answer the same again."""
+    url = engine.url.set(username="nobody", **wrong)
+    with pytest.raises(DBAPIError) as raised:
+        create_engine(url).connect()
+
+    assert not is_retryable(raised.value)
+
+
+@pytest.mark.on("postgresql")
+def test_row_that_somebody_else_has_locked(make_engine: Callable[..., Engine]) -> None:
+    """As with MySQL and SQLite, it may be free by the next attempt."""
+    engine = make_engine(pool_size=2)
+    with session_scope(engine) as session:
+        session.add(Note(text="locked"))
+    with session_scope(engine) as session:
+        lock(session, 1)
+        with pytest.raises(DBAPIError) as raised, session_scope(engine) as other:
+            other.get_one(Note, 1, with_for_update={"nowait": True})
+
+    assert is_retryable(raised.value)
 
 
 def test_commit_whose_connection_is_lost(

@@ -154,7 +154,7 @@ async def test_database_that_is_not_there_yet(
 ) -> None:
     """A handler's 503 is held back, too: it is there at the next attempt."""
     add_exception_handlers(service.app)
-    errors = [OSError("nobody answers"), OSError("nobody answers")]
+    errors = [ConnectionRefusedError(), TimeoutError()]
 
     @event.listens_for(database.engine, "do_connect")
     def fail(*args: Any) -> None:

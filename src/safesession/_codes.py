@@ -1,6 +1,9 @@
 """What databases say when a transaction is to be run again."""
 
-from sqlalchemy.exc import DBAPIError
+import errno
+import socket
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from ._lost import was_connecting, was_lost_in_commit
 from .errors import OutcomeUnknown
@@ -10,6 +13,7 @@ from .errors import OutcomeUnknown
 _SQLSTATES = {
     "40001",  # serialization_failure, in CockroachDB "restart transaction"
     "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
     "08000",  # connection_exception
     "08001",  # sqlclient_unable_to_establish_sqlconnection
     "08003",  # connection_does_not_exist
@@ -41,6 +45,26 @@ _SQLITE_CODES = {
     5,  # SQLITE_BUSY
     6,  # SQLITE_LOCKED
 }
+# Where there is no code: nobody answers, or the way to them is not there.
+_ERRNOS = {
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOENT,
+}
+# And what libpq or asyncpg say of who has answered, and will say again.
+_REFUSALS = (
+    "authentication failed",
+    "certificate",
+    "does not exist",
+    "does not support SSL",
+    "is not permitted to log in",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "rejected SSL upgrade",
+)
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -50,7 +74,9 @@ def is_retryable(error: BaseException) -> bool:
     time (a serialization failure, a deadlock, a conflict in a Galera cluster, a lock),
     or the connection was lost or could not be opened. It is told by the SQLSTATE or the
     vendor's code on the driver's exception. That of PostgreSQL, MySQL, MariaDB, Galera,
-    SQLite, CockroachDB and YugabyteDB is known.
+    SQLite, CockroachDB and YugabyteDB is known. A database that has answered that the
+    password, the database or the like is wrong will answer so again: that is not
+    retryable.
 
     A connection that was lost during COMMIT is not retryable, as the work may have been
     committed.
@@ -74,14 +100,32 @@ def is_retryable(error: BaseException) -> bool:
         return code in _MYSQL_CODES
     if (sqlstate := sqlstate_of(driver_error)) is not None:
         return sqlstate in _SQLSTATES
-    # Nobody answers, or not the one that was asked for, so there is no code.
-    return _is_of_a_database(error) and was_connecting(error)
+    return was_connecting(error) and _nobody_answers(error, driver_error)
 
 
-def _is_of_a_database(error: Exception) -> bool:
-    # SQLAlchemy 2.0 does not wrap what asyncpg raises while connecting.
-    is_of_asyncpg = type(error).__module__.partition(".")[0] == "asyncpg"
-    return is_of_asyncpg or isinstance(error, (DBAPIError, OSError))
+def _nobody_answers(error: Exception, driver_error: BaseException) -> bool:
+    """Tell whether an error without a code may be another one the next time."""
+    for each in (driver_error, driver_error.__cause__):
+        if isinstance(each, OSError):
+            return _is_of_the_way(each) and not _is_refusal(each)
+        # Hosts have answered, and none of them is the one that was asked for.
+        if type(each).__name__ == "TargetServerAttributeNotMatched":
+            return True
+    of_connections = isinstance(error, (OperationalError, InterfaceError))
+    return of_connections and not _is_refusal(driver_error)
+
+
+def _is_of_the_way(error: OSError) -> bool:
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)):
+        return True
+    # A file that is not there is named, and a socket is not. The text is asyncio's,
+    # which says no more where a host has several addresses.
+    is_of_network = error.errno in _ERRNOS and error.filename is None
+    return is_of_network or str(error).startswith("Multiple exceptions")
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return any(refusal in str(error) for refusal in _REFUSALS)
 
 
 def _sqlite_code(error: object) -> int | None:
