@@ -58,7 +58,7 @@ class Attempts:
         self._work = work
         # By whose name stamina's instrumentation tells of a retry.
         has_name = hasattr(function, "__qualname__")
-        self._named = function if has_name else type(function)
+        self._named: Callable[..., Any] = function if has_name else type(function)
         self._limits = limits
         self._commits = Commits()
         self._told: list[str] = []

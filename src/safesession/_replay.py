@@ -153,8 +153,13 @@ class _Given:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._values = dict(scope)
-        self._dicts = [(one, dict(one)) for one in scope.values() if type(one) is dict]
-        self._lists = [(one, list(one)) for one in scope.values() if type(one) is list]
+        values: list[Any] = list(scope.values())
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
+            (each, dict(each)) for each in values if type(each) is dict
+        ]
+        self._lists: list[tuple[list[Any], list[Any]]] = [
+            (each, list(each)) for each in values if type(each) is list
+        ]
 
     def restore(self) -> None:
         self._scope.clear()

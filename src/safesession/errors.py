@@ -21,15 +21,15 @@ __all__ = [
 class SafeSessionError(Exception):
     """The base of every error that safesession raises.
 
-    Catch it to tell a mistake in the use of this library from an error of the
-    database.
+    Most of them tell of a mistake in the use of this library. One is an error of the
+    database, too: catch :class:`OutcomeUnknown` before it.
 
     .. versionadded:: 0.1
     """
 
 
 class InvalidArgument(SafeSessionError, TypeError):
-    """An argument is of the wrong kind; nothing was opened.
+    """An argument is of the wrong kind; nothing was done.
 
     The message names the argument, what was given and what to pass instead.
     Correct the call.

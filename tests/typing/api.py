@@ -343,6 +343,10 @@ async def async_move(session: MyAsyncSession, amount: int) -> str:
     return str(amount)
 
 
+def count(session: sqlmodel.Session) -> int:
+    return len(session.exec(sqlmodel.select(Hero)).all())
+
+
 def runs_again(mine: sessionmaker[MySession]) -> None:
     assert_type(run_in_session(engine, transfer), int)
     assert_type(run_in_session(mine, tenant_of), str)
@@ -351,8 +355,18 @@ def runs_again(mine: sessionmaker[MySession]) -> None:
     assert_type(moved(5, note="for lunch"), str)
     moved = in_session(engine, class_=MySession, idempotent=True)(move)
     assert_type(moved(5), str)
+    assert_type(run_in_session(engine, tenant_of, class_=MySession, attempts=2), str)
+    assert_type(run_in_session(get_engine_if_any, transfer, read_only=True), int)
+    assert_type(run_in_session(sessionmaker(engine), transfer), int)
+    assert_type(run_in_session(lambda: mine, tenant_of, commit_on=ValueError), str)
+    counted = in_session(engine, class_=sqlmodel.Session)(count)
+    assert_type(counted(), int)
     assert_type(is_retryable(ValueError()), bool)
     FastAPI().add_middleware(RetryMiddleware, attempts=3, max_body_size=1)
+
+
+async def async_scalar(session: AsyncSession) -> int:
+    return 1
 
 
 async def runs_again_async(mine: async_sessionmaker[MyAsyncSession]) -> None:
@@ -362,6 +376,13 @@ async def runs_again_async(mine: async_sessionmaker[MyAsyncSession]) -> None:
     assert_type(await async_run_in_session(mine, work), str)
     moved = async_in_session(mine)(async_move)
     assert_type(await moved(5), str)
+    moved = async_in_session(async_engine, class_=MyAsyncSession)(async_move)
+    assert_type(await moved(5), str)
+    assert_type(
+        await async_run_in_session(async_engine, work, class_=MyAsyncSession), str
+    )
+    assert_type(await async_run_in_session(async_engine, async_scalar), int)
+    assert_type(await async_in_session(get_async_engine)(async_scalar)(), int)
 
 
 # The scope never swallows an exception: a checker asks for no `return` after it.

@@ -7,6 +7,7 @@ A line that ends in the comment `wrong` is to be reported, and no other is; see
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 
+import sqlmodel
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import (
@@ -21,6 +22,12 @@ from safesession.fastapi import (
     add_exception_handlers,
     async_session_dependency,
     session_dependency,
+)
+from safesession.retry import (
+    async_in_session,
+    async_run_in_session,
+    in_session,
+    run_in_session,
 )
 
 
@@ -160,6 +167,44 @@ async def what_a_dependency_gives_where_none_is_ok() -> Session:
 async def what_an_async_dependency_gives() -> MyAsyncSession:
     return await async_session_dependency(async_engine)()  # wrong
 
+
+# Work that is run again: the session class is the bind's, or `class_`.
+
+
+def with_mine(session: MySession, amount: int = 5) -> int:
+    return amount
+
+
+def with_sqlmodel(session: sqlmodel.Session) -> None: ...
+
+
+async def with_mine_async(session: MyAsyncSession) -> None: ...
+
+
+run_in_session(engine, with_mine)  # wrong
+run_in_session(engine, with_sqlmodel)  # wrong
+run_in_session(engine, with_sqlmodel, class_=MySession)  # wrong
+run_in_session(maker, with_sqlmodel)  # wrong
+run_in_session(maker, with_mine, class_=MySession)  # wrong
+run_in_session(engine.connect(), print)  # wrong
+run_in_session(get_bind, print)  # wrong
+run_in_session(lambda: engine.connect(), print)  # wrong
+run_in_session(maker(), with_mine)  # wrong
+run_in_session(None, print)  # wrong
+run_in_session(async_engine, print)  # wrong
+run_in_session(engine, print, attempts="5")  # wrong
+run_in_session(engine, print, timeout="5")  # wrong
+run_in_session(engine, print, missing_ok=True)  # wrong
+in_session(engine)(with_sqlmodel)  # wrong
+in_session(with_mine)  # wrong
+in_session(None)  # wrong
+in_session(engine.connect())  # wrong
+in_session(maker)(with_mine)(amount="5")  # wrong
+async_in_session(async_engine)(with_mine_async)  # wrong
+async_in_session(async_engine)(with_mine)  # wrong
+async_in_session(engine)  # wrong
+async_run_in_session(async_engine, with_mine_async)  # wrong
+async_run_in_session(async_maker, with_mine)  # wrong
 
 # The handlers.
 
