@@ -26,13 +26,16 @@ class RetryMiddleware:
     beginning, before its client hears of anything. It is, where
 
     - the error has left a session that a dependency of :mod:`safesession.fastapi` gave,
-    - none of the request's sessions has committed,
+    - none of the request's sessions has committed, or is on a connection of others,
     - nothing of the response was sent, and
     - its body is not larger than `max_body_size`.
 
     The response of an attempt that is followed by another is dropped, and with it the
-    background tasks of the endpoint. What an endpoint does by itself, such as calling
-    another service, it does with each attempt: leave it to a background task.
+    background tasks of the endpoint, but not those of an exception handler's response.
+    Each attempt begins with the request's state as it was before the first, but with
+    the context variables that the ones before have set. What an endpoint does by
+    itself, such as calling another service, it does with each attempt: leave it to a
+    background task.
 
     .. code-block:: python
 
@@ -41,8 +44,9 @@ class RetryMiddleware:
     Args:
         app: The application; ``add_middleware`` passes it.
         attempts: How many attempts there may be, ``None`` for no limit. Default: 10.
-        timeout: For how many seconds after the first further ones may begin, ``None``
-            for no limit. Default: 10.
+        timeout: For how many seconds from the beginning a failure may be followed by
+            another attempt, which waits for up to two more, ``None`` for no limit.
+            Default: 10.
         idempotent: Whether any request may be done twice, so that one is run again
             after an :class:`~safesession.OutcomeUnknown`. Default: ``False``.
         max_body_size: Up to how many bytes of a request's body are kept for another

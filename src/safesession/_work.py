@@ -5,18 +5,32 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial, wraps
-from typing import Any
+from typing import Any, TypedDict
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from ._attempts import Attempts, Limits
+from ._attempts import Attempts, Limits, limits_of
 from ._binds import describe, suspends
 from ._commits import may_join
+from ._extras import require
+from ._outcome import ExceptionTypes
+from ._scope import session_scope
 from .errors import InvalidArgument
 
 _ANYTHING = inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)
 # annotationlib.Format.FORWARDREF: an annotation may name what is not defined yet.
 _FORMAT: dict[str, Any] = {} if sys.version_info < (3, 14) else {"annotation_format": 3}
+
+
+class Options(TypedDict, total=False):
+    """The keywords of each of the calls, but for ``class_``."""
+
+    commit_on: ExceptionTypes
+    read_only: bool
+    attempts: int | None
+    timeout: float | None
+    idempotent: bool
 
 
 class Work:
@@ -33,7 +47,7 @@ class Work:
     ) -> None:
         self._call = call
         self._bind = bind
-        self._limits = limits
+        self._limits = limits_of(call, *limits)
         if isinstance(bind, joining):
             raise self._joins("")
         self._make_scope = partial(_scope_of(call, scope), bind, **options)
@@ -70,6 +84,24 @@ class Work:
 
         return await attempts.async_run(attempt)
 
+    def decorate(self, function: Callable[..., Any]) -> Any:
+        """Return what gives the function its session whenever it is called."""
+        self.check_sync(function)
+
+        def in_session(*args: Any, **kwargs: Any) -> Any:
+            return self.run(function, *args, **kwargs)
+
+        return self._decorated(function, in_session)
+
+    def async_decorate(self, function: Callable[..., Any]) -> Any:
+        """The same for a coroutine function."""
+        self._check_async(function)
+
+        async def in_session(*args: Any, **kwargs: Any) -> Any:
+            return await self.async_run(function, *args, **kwargs)
+
+        return self._decorated(function, in_session)
+
     def check(self, function: Any) -> None:
         """Raise where it cannot be a function of a session."""
         if not callable(function):
@@ -88,7 +120,7 @@ class Work:
                 f"async_{self._call}()."
             )
 
-    def check_async(self, function: Any) -> None:
+    def _check_async(self, function: Any) -> None:
         """Raise where it is no coroutine function, of whichever kind."""
         self.check(function)
         each = inspect.unwrap(function)
@@ -98,6 +130,30 @@ class Work:
                 "function. Define it by 'async def'; a function of a sync session "
                 f"goes with {self._call.removeprefix('async_')}()."
             )
+
+    def _decorated(self, function: Any, wrapper: Any) -> Any:
+        """Return the wrapper with the signature that its callers see."""
+        signature = _signature_of(function)
+        others = list(signature.parameters.values())
+        session = others[0] if others else _ANYTHING
+        if session.name in ("self", "cls"):
+            raise InvalidArgument(
+                f"{self._call}() got {describe(function)}, whose first argument is "
+                f"{session.name}, and the session has to be. Decorate a function, and "
+                "call it from the method."
+            )
+        if session.kind is not session.VAR_POSITIONAL:
+            del others[0]
+        wrapper = wraps(function)(wrapper)
+        wrapper.__signature__ = signature.replace(parameters=others)
+        annotated = {each.name: each.annotation for each in others}
+        annotated["return"] = signature.return_annotation
+        wrapper.__annotations__ = {
+            name: annotation
+            for name, annotation in annotated.items()
+            if annotation is not signature.empty
+        }
+        return wrapper
 
     def _attempts(self, function: Any) -> Attempts:
         return Attempts(describe(function), self._limits, function)
@@ -127,6 +183,22 @@ class Work:
         )
 
 
+def work_of(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
+    """Return how to run functions of a sync session."""
+    return Work(call, session_scope, (Session, Connection), bind, limits, options)
+
+
+def async_work_of(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
+    """Return how to run functions of an async session."""
+    require("greenlet", extra="asyncio", wanted=call)
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    from ._aio import async_session_scope
+
+    joining = (AsyncSession, AsyncConnection)
+    return Work(call, async_session_scope, joining, bind, limits, options)
+
+
 @cache
 def _scope_of(call: str, scope: Any) -> Any:
     """Return the scope whose errors name the call that was made."""
@@ -141,31 +213,6 @@ def refuse_function(call: str, bind: Any) -> None:
             f"{call}() got {describe(bind)} as its bind, and that takes arguments. To "
             f"decorate a function, write @{call}(engine) above it."
         )
-
-
-def decorated(call: str, function: Any, wrapper: Any) -> Any:
-    """Return the wrapper as its callers see it: the function without the session."""
-    signature = _signature_of(function)
-    others = list(signature.parameters.values())
-    session = others[0] if others else _ANYTHING
-    if session.name in ("self", "cls"):
-        raise InvalidArgument(
-            f"{call}() got {describe(function)}, whose first argument is "
-            f"{session.name}, and the session has to be. Decorate a function, and call "
-            "it from the method."
-        )
-    if session.kind is not session.VAR_POSITIONAL:
-        del others[0]
-    wrapper = wraps(function)(wrapper)
-    wrapper.__signature__ = signature.replace(parameters=others)
-    annotated = {each.name: each.annotation for each in others}
-    annotated["return"] = signature.return_annotation
-    wrapper.__annotations__ = {
-        name: annotation
-        for name, annotation in annotated.items()
-        if annotation is not signature.empty
-    }
-    return wrapper
 
 
 def _takes_nothing(function: Any) -> bool:

@@ -9,7 +9,6 @@ from typing import (
     Any,
     Concatenate,
     ParamSpec,
-    TypedDict,
     TypeVar,
     Unpack,
     overload,
@@ -19,15 +18,15 @@ from ._extras import require
 
 require("stamina", extra="retry", wanted="safesession.retry")
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from ._attempts import Limits, limits_of
+from ._attempts import Limits
 from ._codes import is_retryable
 from ._outcome import ExceptionTypes
 from ._replay import RetryMiddleware
-from ._scope import S, SessionmakerBind, session_scope
-from ._work import Work, decorated, refuse_function
+from ._scope import S, SessionmakerBind
+from ._work import Options, async_work_of, refuse_function, work_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -50,16 +49,6 @@ R = TypeVar("R")
 Bind = Engine | Callable[[], Engine | None]
 if TYPE_CHECKING:
     AsyncBind = AsyncEngine | Callable[[], AsyncEngine | None]
-
-
-class Options(TypedDict, total=False):
-    """The keywords of each of the calls, but for ``class_``."""
-
-    commit_on: ExceptionTypes
-    read_only: bool
-    attempts: int | None
-    timeout: float | None
-    idempotent: bool
 
 
 @overload
@@ -97,7 +86,7 @@ def run_in_session(
     returned when it is committed. It is called again after an error that
     :func:`is_retryable` tells, wherever it arose, COMMIT included: so it is to do
     nothing outside of the session that must not be done twice. It is not called again
-    once it has called ``session.commit()`` itself.
+    once anything was committed, by itself or by an engine that is in AUTOCOMMIT.
 
     .. code-block:: python
 
@@ -120,21 +109,24 @@ def run_in_session(
             committed all the same, before the exception leaves. Default: none.
         read_only: Whether every write is refused. Default: ``False``.
         attempts: How many attempts there may be, ``None`` for no limit. Default: 10.
-        timeout: For how many seconds after the first further ones may begin, ``None``
-            for no limit. Default: 30.
+        timeout: For how many seconds from the beginning a failure may be followed by
+            another attempt, which waits for up to two more, ``None`` for no limit.
+            Default: 30.
         idempotent: Whether the work may be done twice, so that it is run again after
             an :class:`~safesession.OutcomeUnknown`. Default: ``False``.
 
     Raises:
         InvalidArgument: An argument is of the wrong kind. A session or a connection is,
-            as the transaction of somebody else cannot be run again.
+            as the transaction of somebody else cannot be run again; and a function that
+            returns what is to be awaited, once its work is rolled back.
+        EngineNotConfigured: The bind is ``None``, or the callable returned it.
 
     .. versionadded:: 0.1
     """
-    work = _work(
+    work = work_of(
         "run_in_session",
         bind,
-        limits_of("run_in_session", attempts, timeout, idempotent),
+        Limits(attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
@@ -184,23 +176,18 @@ async def async_run_in_session(
         function: What is called with the session, and awaited.
         class_: The session class for an engine.
             Default: :class:`sqlalchemy.ext.asyncio.AsyncSession`.
-        commit_on: As for :func:`run_in_session`. Default: none.
-        read_only: Whether every write is refused. Default: ``False``.
-        attempts: How many attempts there may be, ``None`` for no limit. Default: 10.
-        timeout: For how many seconds after the first further ones may begin, ``None``
-            for no limit. Default: 30.
-        idempotent: Whether the work may be done twice. Default: ``False``.
+
+    The other arguments and errors are those of :func:`run_in_session`.
 
     Raises:
-        InvalidArgument: An argument is of the wrong kind.
         MissingExtra: ``safesession[asyncio]`` is not installed.
 
     .. versionadded:: 0.1
     """
-    work = _async_work(
+    work = async_work_of(
         "async_run_in_session",
         bind,
-        limits_of("async_run_in_session", attempts, timeout, idempotent),
+        Limits(attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
@@ -234,7 +221,9 @@ def in_session(
 ) -> Any:
     """Give a function its session, as :func:`run_in_session` does: a decorator.
 
-    The session is the first argument of the function, whose callers pass the others.
+    The session is the first argument of the function, whose callers pass the others;
+    who looks at its signature, as FastAPI does, finds these alone. It is for functions:
+    call one from a method that is to have a session.
 
     .. code-block:: python
 
@@ -251,24 +240,15 @@ def in_session(
     .. versionadded:: 0.1
     """
     refuse_function("in_session", bind)
-    work = _work(
+    work = work_of(
         "in_session",
         bind,
-        limits_of("in_session", attempts, timeout, idempotent),
+        Limits(attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        work.check_sync(function)
-
-        def in_session(*args: Any, **kwargs: Any) -> Any:
-            return work.run(function, *args, **kwargs)
-
-        return decorated("in_session", function, in_session)
-
-    return decorate
+    return work.decorate
 
 
 @overload
@@ -308,35 +288,12 @@ def async_in_session(
     .. versionadded:: 0.1
     """
     refuse_function("async_in_session", bind)
-    work = _async_work(
+    work = async_work_of(
         "async_in_session",
         bind,
-        limits_of("async_in_session", attempts, timeout, idempotent),
+        Limits(attempts, timeout, idempotent),
         class_=class_,
         commit_on=commit_on,
         read_only=read_only,
     )
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        work.check_async(function)
-
-        async def in_session(*args: Any, **kwargs: Any) -> Any:
-            return await work.async_run(function, *args, **kwargs)
-
-        return decorated("async_in_session", function, in_session)
-
-    return decorate
-
-
-def _work(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
-    return Work(call, session_scope, (Session, Connection), bind, limits, options)
-
-
-def _async_work(call: str, bind: Any, limits: Limits, **options: Any) -> Work:
-    require("greenlet", extra="asyncio", wanted=call)
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-
-    from ._aio import async_session_scope
-
-    joining = (AsyncSession, AsyncConnection)
-    return Work(call, async_session_scope, joining, bind, limits, options)
+    return work.async_decorate
