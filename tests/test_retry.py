@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import stamina
-from sqlalchemy import Engine, create_engine, event, func, insert, select, update
+from sqlalchemy import Engine, create_engine, event, func, insert, select, text, update
 from sqlalchemy.exc import (
     IntegrityError,
     InvalidRequestError,
@@ -504,6 +504,23 @@ def test_autocommit_commits_each_statement(
     assert stored(observer) == ["committed"]
 
 
+@pytest.mark.on("sqlite")
+def test_commit_in_text_is_not_seen(engine: Engine, observer: Engine) -> None:
+    """It is as documented, and the work is done twice."""
+    errors = [refusal()]
+
+    def write(session: Session) -> None:
+        session.add(Note(text=f"with {len(errors)} left"))
+        session.flush()
+        session.execute(text("COMMIT"))
+        if errors:
+            raise errors.pop()
+
+    run_in_session(engine, write)
+
+    assert stored(observer) == ["with 0 left", "with 1 left"]
+
+
 class OtherBase(DeclarativeBase):
     pass
 
@@ -924,6 +941,20 @@ def test_decorator_without_its_parentheses(call: str) -> None:
         f"{call}() got the function {function.__name__}() as its bind, and that takes "
         f"arguments. To decorate a function, write @{call}(engine) above it."
     )
+
+
+def test_decorator_with_a_callable(engine: Engine, observer: Engine) -> None:
+    """It is asked for its engine with each attempt, and not before."""
+    engines: list[Engine] = []
+
+    @in_session(lambda: engines[-1])
+    def write(session: Session) -> None:
+        session.add(Note(text="written"))
+
+    engines.append(engine)
+    write()
+
+    assert stored(observer) == ["written"]
 
 
 @pytest.mark.parametrize("call", ["in_session", "async_in_session"])
