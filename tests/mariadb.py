@@ -80,11 +80,11 @@ class MariaDB:
 
 
 @contextmanager
-def mariadb() -> Iterator[MariaDB]:
+def mariadb(*options: str) -> Iterator[MariaDB]:
     """Start a MariaDB, and stop it at the end."""
     with place_of("mariadb") as directory:
         password = set_up(directory)
-        with started(directory, password, READY) as server:
+        with started(directory, password, READY, *options) as server:
             yield server
 
 

@@ -2,11 +2,12 @@
 
 PostgreSQL answers their COMMIT by a ROLLBACK, without an error, from the first
 statement that fails. MySQL and MariaDB undo all of a transaction that is in a deadlock,
-savepoints included, and commit what comes after. Where the failure was caught in the
+savepoints included, and commit what comes after; SQLite does so at an OR ROLLBACK, at a
+trigger that says so, and where it has no room left. Where the failure was caught in the
 block, nothing would tell.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, Transaction, TwoPhaseTransaction, event
@@ -18,15 +19,25 @@ from ._begun import begun_by
 from ._codes import mysql_code, sqlstate_of
 from ._report import describe
 
-WATCHED = frozenset({"postgresql", "mysql", "mariadb"})
-_DEADLOCK = 1213
+# What MySQL and MariaDB say when they have undone the transaction, and not the
+# statement alone.
+_UNDOING = {
+    1020,  # ER_CHECKREAD, under MariaDB's snapshot isolation
+    1206,  # ER_LOCK_TABLE_FULL
+    1213,  # ER_LOCK_DEADLOCK
+}
+# After it, that is for an option of the server's to say.
+_LOCK_WAIT_TIMEOUT = 1205
+_BEGUN = "safesession: begun before the last statement"
 
 
 class _Failure(NamedTuple):
     # Not the failure itself: its traceback would keep the connection.
     told: str
-    # In which transaction a deadlock was, as then there is nothing to ask the server.
-    undone: ReferenceType[Transaction] | None
+    # Which transaction it has undone, as then there is nothing to ask the server.
+    undone: ReferenceType[Transaction] | None = None
+    # But where it may have undone the statement alone.
+    in_doubt: bool = False
 
 
 _failures: WeakKeyDictionary[Connection, _Failure] = WeakKeyDictionary()
@@ -37,21 +48,83 @@ def watch(dialect: Dialect) -> None:
     """Have failures be remembered on the connections of engines of that dialect."""
     if dialect not in _watched:
         _watched.add(dialect)
-        event.listen(dialect, "handle_error", _remember)
+        event.listen(dialect, "handle_error", _REMEMBERING[dialect.name])
+        if dialect.name == "sqlite":
+            for step in ("do_execute", "do_executemany", "do_execute_no_params"):
+                event.listen(dialect, step, _note_begun)
 
 
-def _remember(context: ExceptionContext) -> None:
+def _remember_on_postgresql(context: ExceptionContext) -> None:
+    failure, connection = context.sqlalchemy_exception, context.connection
+    # What follows in a transaction that is given up says nothing new.
+    if failure is None or connection is None or _says_given_up(failure):
+        return
+    _failures[connection] = _Failure(describe(failure))
+
+
+def _remember_on_mysql(context: ExceptionContext) -> None:
     failure, connection = context.sqlalchemy_exception, context.connection
     if failure is None or connection is None:
         return
-    told, transaction = describe(failure), connection.get_transaction()
-    if context.dialect.name != "postgresql":
-        driver_error = getattr(failure, "orig", None) or failure
-        if mysql_code(driver_error) == _DEADLOCK and transaction is not None:
-            _failures[connection] = _Failure(told, ref(transaction))
-    # What follows in a transaction that is given up says nothing new.
-    elif not _says_given_up(failure):
-        _failures[connection] = _Failure(told, None)
+    code = mysql_code(getattr(failure, "orig", None) or failure)
+    in_doubt = code == _LOCK_WAIT_TIMEOUT
+    transaction = connection.get_transaction()
+    if transaction is None or not (code in _UNDOING or in_doubt):
+        return
+    # One that is not in doubt stays.
+    if not (in_doubt and _has_failed_in(connection, transaction)):
+        _failures[connection] = _Failure(describe(failure), ref(transaction), in_doubt)
+
+
+def _remember_on_sqlite(context: ExceptionContext) -> None:
+    failure, connection = context.sqlalchemy_exception, context.connection
+    if failure is None or connection is None or context.execution_context is None:
+        return
+    transaction = connection.get_transaction()
+    if transaction is None or not connection.info.get(_BEGUN):
+        return
+    if _has_begun(connection) is not False:
+        return
+    _failures[connection] = _Failure(describe(failure), ref(transaction))
+    try:
+        # Or what comes after would be committed statement by statement.
+        connection.exec_driver_sql("BEGIN")
+    except Exception:
+        connection.invalidate()
+
+
+def _note_begun(*sent: Any) -> None:
+    # The last of what a driver is sent is the context of the statement.
+    connection: Connection = sent[-1].root_connection
+    connection.info[_BEGUN] = _has_begun(connection)
+
+
+def _has_begun(connection: Connection) -> bool | None:
+    """Tell whether SQLite is in a transaction; ``None`` if it cannot be asked."""
+    driver_connection: Any = connection.connection.driver_connection
+    try:
+        return bool(driver_connection.in_transaction)
+    except Exception:
+        # It is closed.
+        return None
+
+
+def _has_failed_in(connection: Connection, transaction: Transaction | None) -> bool:
+    failure = _failures.get(connection)
+    return (
+        failure is not None
+        and failure.undone is not None
+        and (failure.undone() is transaction)
+    )
+
+
+_REMEMBERING = {
+    "sqlite": _remember_on_sqlite,
+    "postgresql": _remember_on_postgresql,
+    "mysql": _remember_on_mysql,
+    "mariadb": _remember_on_mysql,
+}
+WATCHED = _REMEMBERING.keys()
 
 
 def require_alive(session: Session) -> None:
@@ -64,7 +137,9 @@ def require_alive(session: Session) -> None:
         if failure is None or isinstance(begun, TwoPhaseTransaction):
             continue
         if failure.undone is not None:
-            if failure.undone() is not connection.get_transaction():
+            if not _has_failed_in(connection, connection.get_transaction()):
+                continue
+            if failure.in_doubt and not _undoes_at_timeout(connection):
                 continue
             consequence = "has undone all that was before the failure"
         elif _is_given_up(connection):
@@ -77,6 +152,13 @@ def require_alive(session: Session) -> None:
             f"{failure.told}. Let it leave the block, or catch it around a 'with "
             "session.begin_nested():'."
         )
+
+
+def _undoes_at_timeout(connection: Connection) -> bool:
+    # Not by @@, which is an error where there is no such variable.
+    option = "SHOW GLOBAL VARIABLES LIKE 'innodb_rollback_on_timeout'"
+    row = connection.exec_driver_sql(option).first()
+    return row is not None and row[1] == "ON"
 
 
 def _is_given_up(connection: Connection) -> bool:

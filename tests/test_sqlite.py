@@ -1,0 +1,193 @@
+"""What SQLite rolls back by itself, in the midst of a block that goes on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy.orm import Session
+
+from contract import Habitat
+from models import Note, stored
+from safesession import session_scope
+
+
+def lazily(engine: Engine) -> None:
+    """Leave it to the driver, which begins no transaction before the first write."""
+
+
+def at_once(engine: Engine) -> None:
+    """Begin as SQLAlchemy documents for all Pythons."""
+    event.listen(engine, "connect", leave_it_to_us)
+    event.listen(engine, "begin", lambda made: made.exec_driver_sql("BEGIN") and None)
+
+
+def leave_it_to_us(driver_connection: Any, record: object) -> None:
+    driver_connection.isolation_level = None
+
+
+each_begin = pytest.mark.parametrize("begin", [lazily, at_once])
+
+OR_ROLLBACK = "INSERT OR ROLLBACK INTO note VALUES (1, 'again')"
+
+
+def write(session: Session) -> None:
+    session.add(Note(id=1, text="lost"))
+    session.flush()
+
+
+def have_all_rolled_back(session: Session) -> None:
+    with pytest.raises(IntegrityError):
+        session.execute(text(OR_ROLLBACK))
+
+
+def prepare(habitat: Habitat, begin: Callable[[Engine], None]) -> None:
+    begin(habitat.engine)
+
+    def close_connection(session: Session) -> None:
+        session.connection()
+        session.invalidate()
+
+    # There is one already, which nobody has listened to.
+    assert habitat.run(close_connection) is None
+
+
+@each_begin
+def test_rollback_by_a_statement_that_was_caught(
+    habitat: Habitat, observer: Engine, begin: Callable[[Engine], None]
+) -> None:
+    """What was done before it is undone, so what is done after it is not committed."""
+    prepare(habitat, begin)
+
+    def hide(session: Session) -> None:
+        write(session)
+        have_all_rolled_back(session)
+        session.add(Note(text="half"))
+        session.flush()
+        # Not before the end either.
+        assert stored(observer) == []
+
+    left = habitat.run(hide)
+
+    assert stored(observer) == []
+    assert isinstance(left, PendingRollbackError)
+    assert str(left) == (
+        "The database has given this transaction up, as a statement in it has failed, "
+        "and has undone all that was before the failure. The failure was caught in the "
+        "block: sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError). Let it leave "
+        "the block, or catch it around a 'with session.begin_nested():'."
+    )
+    assert habitat.engine.pool.checkedout() == 0
+    assert habitat.run(write) is None
+    assert stored(observer) == ["lost"]
+
+
+@each_begin
+def test_rollback_by_a_trigger(engine: Engine, begin: Callable[[Engine], None]) -> None:
+    """It is seen by what the driver says, not by the statement."""
+    begin(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON note WHEN NEW.text = 'too much' "
+            "BEGIN SELECT RAISE(ROLLBACK, 'the table is full'); END"
+        )
+
+    with pytest.raises(PendingRollbackError), session_scope(engine) as session:
+        write(session)
+        with pytest.raises(IntegrityError):
+            session.execute(text("INSERT INTO note (text) VALUES ('too much')"))
+        session.add(Note(text="half"))
+
+    assert stored(engine) == []
+
+
+def test_rollback_by_the_first_statement(engine: Engine) -> None:
+    """Where nothing was begun before, nothing is lost but what has failed."""
+    with session_scope(engine) as session:
+        write(session)
+    with session_scope(engine) as session:
+        have_all_rolled_back(session)
+        session.add(Note(text="kept"))
+
+    assert stored(engine) == ["kept", "lost"]
+
+
+@each_begin
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT * FROM nowhere", "INSERT INTO note VALUES (1, 'again')"],
+)
+def test_failure_that_rolls_nothing_back(
+    engine: Engine, begin: Callable[[Engine], None], statement: str
+) -> None:
+    """It is none of the transaction, wherever it comes."""
+    begin(engine)
+    with session_scope(engine) as session:
+        with pytest.raises(DBAPIError):
+            session.execute(text("SELECT * FROM nowhere"))
+        write(session)
+        with pytest.raises(DBAPIError):
+            session.execute(text(statement))
+        session.add(Note(text="kept"))
+
+    assert stored(engine) == ["kept", "lost"]
+
+
+def test_rollback_by_a_statement_in_autocommit(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """There is no transaction that could be lost."""
+    engine = make_engine(isolation_level="AUTOCOMMIT")
+
+    with session_scope(engine) as session:
+        write(session)
+        have_all_rolled_back(session)
+        session.add(Note(text="kept"))
+
+    assert stored(engine) == ["kept", "lost"]
+
+
+@each_begin
+def test_rollback_that_the_block_follows_by_one_of_its_own(
+    engine: Engine, begin: Callable[[Engine], None]
+) -> None:
+    """What comes after is a transaction of its own, on the same connection, too."""
+    begin(engine)
+    with engine.connect() as connection, session_scope(connection) as session:
+        write(session)
+        have_all_rolled_back(session)
+        session.rollback()
+        session.add(Note(text="anew"))
+
+    assert stored(engine) == ["anew"]
+
+
+def test_connection_on_which_nothing_can_be_begun_again(engine: Engine) -> None:
+    """It is given up, so that what comes after cannot be committed by itself."""
+    at_once(engine)
+
+    with pytest.raises(PendingRollbackError), session_scope(engine) as session:
+        write(session)
+        event.listen(engine, "before_cursor_execute", refuse_to_begin)
+        have_all_rolled_back(session)
+
+    event.remove(engine, "before_cursor_execute", refuse_to_begin)
+    assert stored(engine) == []
+
+
+def refuse_to_begin(
+    connection: object, cursor: object, statement: str, *others: object
+) -> None:
+    if statement == "BEGIN":
+        raise LookupError("no")
+
+
+def test_connection_that_is_closed_beneath_it(engine: Engine) -> None:
+    """What the driver raises is what leaves."""
+    with pytest.raises(DBAPIError, match="closed"), session_scope(engine) as session:
+        write(session)
+        session.execute(text("SELECT 1"))
+        driver_connection: Any = session.connection().connection.driver_connection
+        driver_connection.close()
+        session.execute(text(OR_ROLLBACK))
