@@ -4,7 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, delete, event, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    TwoPhaseTransaction,
+    delete,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
@@ -19,6 +29,7 @@ from safesession import (
     session_scope,
 )
 from safesession.fastapi import async_session_dependency, session_dependency
+from test_mariadb import end_connection, id_of
 
 pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
 
@@ -349,6 +360,145 @@ def test_engine_in_autocommit(make_engine: Callable[..., Engine]) -> None:
     with session_scope(engine) as session:
         session.add(Note(text="after"))
 
+    assert stored(engine) == ["after"]
+
+
+def autocommit_by_arguments(make_engine: Callable[..., Any]) -> Any:
+    return make_engine(connect_args={"autocommit": True})
+
+
+def autocommit_by_event(make_engine: Callable[..., Any]) -> Any:
+    engine = make_engine()
+    event.listen(getattr(engine, "sync_engine", engine), "connect", set_autocommit)
+    return engine
+
+
+def set_autocommit(driver_connection: Any, record: object) -> None:
+    driver_connection.autocommit = True
+
+
+@pytest.mark.on("postgresql")
+@pytest.mark.parametrize("make", [autocommit_by_arguments, autocommit_by_event])
+def test_driver_in_autocommit(
+    make_engine: Callable[..., Engine], make: Callable[..., Any]
+) -> None:
+    """Where SQLAlchemy alone takes it for a transaction, nothing is written either."""
+    engine = make(make_engine)
+
+    with pytest.raises(DBAPIError), session_scope(engine, read_only=True) as session:
+        session.execute(text(IN_TEXT["insert"]))
+    assert stored(engine) == []
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
+
+    assert stored(engine) == ["after"]
+
+
+@pytest.mark.anyio
+@pytest.mark.on("postgresql")
+async def test_async_driver_in_autocommit(
+    make_async_engine: Callable[..., AsyncEngine], observer: Engine
+) -> None:
+    """The same by asyncio."""
+    engine = autocommit_by_event(make_async_engine)
+
+    with pytest.raises(DBAPIError):
+        async with async_session_scope(engine, read_only=True) as session:
+            await session.execute(text(IN_TEXT["insert"]))
+    assert stored(observer) == []
+    async with async_session_scope(engine) as session:
+        session.add(Note(text="after"))
+
+    assert stored(observer) == ["after"]
+
+
+@pytest.mark.on("postgresql", "mariadb")
+@pytest.mark.parametrize("end", ["rollback", "close", "commit", None])
+def test_two_phase_session(engine: Engine, observer: Engine, end: str | None) -> None:
+    """It commits nothing, so it needs no two phases, which would begin too early."""
+    maker = sessionmaker(engine, twophase=True, close_resets_only=True)
+
+    with session_scope(maker, read_only=True) as session:
+        assert session.scalars(select(Note)).all() == []
+        with pytest.raises(DBAPIError):
+            session.execute(text(IN_TEXT["insert"]))
+        session.rollback()
+        session.scalars(select(Note)).all()
+        if end is not None:
+            getattr(session, end)()
+
+    assert stored(observer) == []
+    # It is the user's to use again.
+    session.add(Note(text="in two phases"))
+    session.flush()
+    assert isinstance(session.connection().get_transaction(), TwoPhaseTransaction)
+    session.commit()
+    assert stored(observer) == ["in two phases"]
+
+
+@pytest.mark.on("mariadb")
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_connection_of_somebody_else_in_two_phases(
+    make_engine: Callable[..., Engine], observer: Engine, end: str
+) -> None:
+    """Whatever ends it, the pool has its connection as it was."""
+    engine = make_engine(pool_size=1, max_overflow=0)
+    with engine.connect() as connection:
+        begun = connection.begin_twophase()
+        with session_scope(connection, read_only=True) as session:
+            session.scalars(select(Note)).all()
+            getattr(session, end)()
+        begun.close()
+
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
+    assert stored(observer) == ["after"]
+
+
+@pytest.mark.on("mariadb")
+def test_rollback_on_a_connection_that_the_server_has_ended(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """It fails as in any session, by an error of SQLAlchemy's."""
+
+    def lose_and_roll_back(session: Session) -> None:
+        end_connection(observer, id_of(session))
+        with pytest.raises(DBAPIError):
+            session.rollback()
+        assert session.scalars(select(Note)).all() == []
+
+    for read_only in (False, True):
+        assert habitat.run(lose_and_roll_back, read_only=read_only) is None
+
+
+@pytest.mark.on("sqlite")
+def test_connection_that_cannot_be_allowed_to_write_when_it_is_handed_back(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """The pool gives it to nobody."""
+    engine = make_engine(pool_size=1, max_overflow=0)
+    invalidated: list[object] = []
+    event.listen(engine, "invalidate", lambda *args: invalidated.append(args[0]))
+
+    with session_scope(engine, read_only=True) as session:
+        session.connection().info["safesession: undoing read_only"] = "NONSENSE"
+        session.close()
+
+    assert len(invalidated) == 1
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
+    assert stored(engine) == ["after"]
+
+
+def test_connection_that_the_block_detaches(engine: Engine) -> None:
+    """It is no longer the pool's, and is closed."""
+    with session_scope(engine, read_only=True) as session:
+        session.scalars(select(Note)).all()
+        session.connection().detach()
+        session.close()
+
+    with session_scope(engine) as session:
+        session.add(Note(text="after"))
     assert stored(engine) == ["after"]
 
 

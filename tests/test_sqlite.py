@@ -1,5 +1,6 @@
 """What SQLite rolls back by itself, in the midst of a block that goes on."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -183,11 +184,17 @@ def refuse_to_begin(
         raise LookupError("no")
 
 
-def test_connection_that_is_closed_beneath_it(engine: Engine) -> None:
+def test_connection_that_is_closed_beneath_it(habitat: Habitat) -> None:
     """What the driver raises is what leaves."""
-    with pytest.raises(DBAPIError, match="closed"), session_scope(engine) as session:
+
+    def close_and_go_on(session: Session) -> None:
         write(session)
         session.execute(text("SELECT 1"))
-        driver_connection: Any = session.connection().connection.driver_connection
+        driver_connection: Any = session.connection().connection.dbapi_connection
         driver_connection.close()
         session.execute(text(OR_ROLLBACK))
+
+    left = habitat.run(close_and_go_on)
+
+    assert isinstance(left, DBAPIError)
+    assert re.search("closed|no active connection", str(left))

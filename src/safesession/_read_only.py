@@ -2,7 +2,7 @@
 
 The guard sees what goes through SQLAlchemy, on any database, and says what to do. What
 it cannot see, such as an INSERT in text, is refused by the database, where it can be
-told to: for one transaction, or until the connection is about to be handed back.
+told to: for one transaction, or until the connection is handed back to the pool.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, event
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -49,8 +52,11 @@ _MYSQL, _MARIADB = (
 class _Guard:
     """Refuses the writes of one session; holds no reference to it."""
 
-    def __init__(self, savepoint: SessionTransaction | None) -> None:
+    def __init__(self, session: Session, savepoint: SessionTransaction | None) -> None:
         self.savepoint = None if savepoint is None else ref(savepoint)
+        # Nothing is committed, so two phases are for nothing; and where a transaction
+        # begins in two phases, MySQL and MariaDB are told too late what it is to be.
+        self.two_phase = session.twophase
         self.connections: WeakSet[Connection] = WeakSet()
 
     def is_of(self, transaction: SessionTransaction | None) -> bool:
@@ -58,6 +64,8 @@ class _Guard:
         return transaction is mine
 
     def listen(self, session: Session) -> None:
+        if self.savepoint is None:
+            session.twophase = False
         event.listen(session, "before_flush", _refuse_flush)
         event.listen(session, "after_begin", self._after_begin)
 
@@ -79,14 +87,13 @@ class _Guard:
         if way.asking is not None and connection.exec_driver_sql(way.asking).scalar():
             return
         if way.undoing is not None:
-            # Both come before the connection is handed back, whoever has it be.
-            event.listen(connection, "commit", _allow)
-            event.listen(connection, "rollback", _allow)
+            _watch_pool_of(connection)
             connection.info[_UNDOING] = way.undoing
         connection.exec_driver_sql(way.forbidding)
 
     def lift(self, session: Session) -> None:
         """Let the session, and what it has used and is still open, write again."""
+        session.twophase = self.two_phase
         event.remove(session, "before_flush", _refuse_flush)
         event.remove(session, "after_begin", self._after_begin)
         for connection in self.connections:
@@ -94,6 +101,9 @@ class _Guard:
             _allow(connection)
 
 
+# Of the engines whose pools are watched. One that is disposed of has another pool,
+# which has the listeners of the first.
+_watched: WeakSet[Dialect] = WeakSet()
 _guards: WeakKeyDictionary[Session, _Guard] = WeakKeyDictionary()
 _UNDOING = "safesession: undoing read_only"
 
@@ -104,7 +114,7 @@ def forbid_writes(
     """Have a session refuse writes, within the savepoint if there is one."""
     if session in _guards:
         return
-    guard = _guards[session] = _Guard(savepoint)
+    guard = _guards[session] = _Guard(session, savepoint)
     guard.listen(session)
 
 
@@ -132,7 +142,9 @@ def _way_of(connection: Connection, in_savepoint: bool) -> _Way | None:
     if name == "sqlite":
         return _SQLITE
     if name == "postgresql":
-        is_autocommit = connection._is_autocommit_isolation()
+        # Not SQLAlchemy, which knows only of what it has set itself.
+        driver_connection = connection.connection.dbapi_connection
+        is_autocommit = getattr(driver_connection, "autocommit", False)
         return _POSTGRESQL_AUTOCOMMIT if is_autocommit else _POSTGRESQL
     # It is not for the transaction that has begun before.
     if name in ("mysql", "mariadb") and not in_savepoint:
@@ -178,13 +190,35 @@ def _is_forbidden(connection: Connection) -> bool:
 def _allow(connection: Connection) -> None:
     if not _is_forbidden(connection):
         return
-    cursor = connection.connection.cursor()
     try:
-        cursor.execute(connection.info[_UNDOING])
+        _undo(connection.connection, connection.info)
     except BaseException:
         # The next one to get it is to find it as it was.
         connection.invalidate()
         raise
+
+
+def _watch_pool_of(connection: Connection) -> None:
+    if connection.dialect not in _watched:
+        _watched.add(connection.dialect)
+        event.listen(connection.engine.pool, "reset", _allow_at_reset)
+
+
+def _allow_at_reset(
+    driver_connection: DBAPIConnection,
+    entry: ConnectionPoolEntry | None,
+    state: PoolResetState,
+) -> None:
+    # One that is detached is closed next, and so is one that the garbage collector has
+    # found, of an async engine. SQLAlchemy invalidates the connection if this raises.
+    if entry is not None and state.asyncio_safe and _UNDOING in entry.info:
+        _undo(driver_connection, entry.info)
+
+
+def _undo(driver_connection: Any, info: dict[Any, Any]) -> None:
+    cursor = driver_connection.cursor()
+    try:
+        cursor.execute(info[_UNDOING])
     finally:
         cursor.close()
-    del connection.info[_UNDOING]
+    del info[_UNDOING]
