@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from unittest.mock import Mock
 
+import pymysql
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
@@ -15,6 +17,7 @@ from contract import Habitat, assert_nothing_left
 from mariadb import mariadb
 from models import Note, stored
 from safesession import OutcomeUnknown, session_scope
+from safesession._lost import was_lost_in_commit
 from safesession.retry import is_retryable
 
 pytestmark = pytest.mark.on("mariadb")
@@ -323,3 +326,50 @@ def test_lock_that_is_waited_for_in_vain_where_that_undoes_all() -> None:
             session.add(Note(text="half"))
 
         assert stored(engine) == []
+
+
+IN_COMMIT = {
+    "a Galera node that loses the others": (
+        'Got error 6 "No such device or address" during COMMIT',
+        True,
+    ),
+    "a conflict, in group replication": (
+        "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("told, is_unknown", IN_COMMIT.values(), ids=IN_COMMIT)
+def test_server_that_fails_in_commit(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, told: str, is_unknown: bool
+) -> None:
+    """It has not lost the connection, and cannot say what has become of the work.
+
+    Its error is made here; test_galera.py has the first from a node.
+    """
+    failed = pymysql.err.OperationalError(1180, told)
+    monkeypatch.setattr(engine.dialect, "do_commit", Mock(side_effect=failed))
+
+    with pytest.raises(DBAPIError) as raised, session_scope(engine) as session:
+        session.add(Note(text="lost"))
+
+    error = raised.value
+    assert error.orig is failed
+    assert not is_retryable(error) or not is_unknown
+    assert isinstance(error, OutcomeUnknown) is is_unknown
+    if is_unknown:
+        assert str(error).startswith(
+            "(The server has failed during COMMIT: the work may have been committed, "
+            "or not. Look for it in a new scope before you do it again.)"
+        )
+    monkeypatch.undo()
+    assert stored(engine) == []
+
+
+def test_server_that_fails_in_a_statement() -> None:
+    """The same code, elsewhere, says that the work is not committed."""
+    failed = pymysql.err.OperationalError(1180, "Got error 6 during COMMIT")
+
+    assert not was_lost_in_commit(OperationalError("INSERT", None, failed))
+    assert was_lost_in_commit(OperationalError("XA COMMIT 'a'", None, failed))

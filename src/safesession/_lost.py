@@ -15,14 +15,25 @@ _TWO_PHASE = {"do_prepare_twophase": False, "do_commit_twophase": True}
 # What a server says itself: transaction_resolution_unknown of PostgreSQL, and
 # statement_completion_unknown, which is CockroachDB's.
 _UNKNOWN = ("08007", "40003")
+# Of MySQL and MariaDB: a Galera node says so that has lost the others meanwhile.
+_ERROR_DURING_COMMIT = 1180
+# The number in its text of a conflict, in group replication: that is rolled back.
+_LOCK_DEADLOCK = "149"
 
 
 def was_lost_in_commit(error: DBAPIError) -> bool:
     """Tell whether COMMIT was sent, and nothing came that says what became of it."""
     if was_connecting(error):
         return False
-    says_so = getattr(error.orig, "sqlstate", None) in _UNKNOWN
-    return (error.connection_invalidated or says_so) and _was_committing(error)
+    is_lost = error.connection_invalidated or _says_unknown(error.orig)
+    return is_lost and _was_committing(error)
+
+
+def _says_unknown(driver_error: BaseException | None) -> bool:
+    if getattr(driver_error, "sqlstate", None) in _UNKNOWN:
+        return True
+    code, told, *_ = *getattr(driver_error, "args", ()), None, None
+    return code == _ERROR_DURING_COMMIT and _LOCK_DEADLOCK not in str(told).split()
 
 
 def _was_committing(error: DBAPIError) -> bool:
@@ -39,9 +50,12 @@ def outcome_unknown(error: DBAPIError) -> OutcomeUnknown:
     unknown = OutcomeUnknown(
         error.statement, None, driver_error, connection_invalidated=True
     )
+    lost = "connection was lost"
+    if not error.connection_invalidated:
+        lost = "server has failed"
     unknown.add_detail(
-        "The connection was lost during COMMIT: the work may have been committed, or "
-        "not. Look for it in a new scope before you do it again."
+        f"The {lost} during COMMIT: the work may have been committed, or not. Look for "
+        "it in a new scope before you do it again."
     )
     # Where it was lost, a log record tells by this.
     return unknown.with_traceback(error.__traceback__)
