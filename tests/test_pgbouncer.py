@@ -45,7 +45,8 @@ def make(
 
     def make(driver: str, is_async: bool, **options: Any) -> Any:
         create: Any = create_async_engine if is_async else create_engine
-        return create(pooled.url(driver), connect_args=UNPREPARED[driver], **options)
+        options = {"connect_args": UNPREPARED[driver]} | options
+        return create(pooled.url(driver), **options)
 
     with started(pgbouncer(postgresql_database)) as pooled:
         yield make
@@ -184,3 +185,21 @@ def all_can_write(engine: Engine) -> None:
         for n in range(SERVER_CONNECTIONS):
             connection = stack.enter_context(engine.begin())
             connection.execute(insert(Note).values(text=str(n)))
+
+
+SETTINGS = {
+    "psycopg": {"options": "-c statement_timeout=30s"},
+    "asyncpg": {"server_settings": {"statement_timeout": "30s"}},
+}
+
+
+@pytest.mark.anyio
+async def test_settings_of_a_connection(make: Callable[..., Any]) -> None:
+    """They are refused, however a driver spells them."""
+    sync_engine = make("psycopg", False, connect_args=SETTINGS["psycopg"])
+    async_engine = make("asyncpg", True, connect_args=SETTINGS["asyncpg"])
+
+    with pytest.raises(DBAPIError, match="unsupported startup parameter"):
+        sync_engine.connect()
+    with pytest.raises(Exception, match="unsupported startup parameter"):
+        await async_engine.connect()

@@ -253,6 +253,28 @@ def test_session_that_the_block_closes_itself(seeded: Habitat) -> None:
     assert_nothing_left(seeded, sessions[0], ["kept"])
 
 
+@pytest.mark.on("postgresql")
+def test_transaction_that_text_ends(engine: Engine, observer: Engine) -> None:
+    """What is for the transaction alone does not keep who means to write from it."""
+    with session_scope(engine, read_only=True) as session:
+        for statement in ("COMMIT", IN_TEXT["insert"], "COMMIT"):
+            session.execute(text(statement))
+
+    assert stored(observer) == ["written"]
+
+
+@pytest.mark.on("sqlite")
+def test_pragma_that_sqlite_does_not_take_for_a_write(
+    engine: Engine, observer: Engine
+) -> None:
+    """It is kept in the file all the same."""
+    with session_scope(engine, read_only=True) as session:
+        session.execute(text("PRAGMA journal_mode=WAL"))
+
+    with observer.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+
+
 def test_connection_of_somebody_else_is_left_as_it_was(
     engine: Engine, observer: Engine
 ) -> None:

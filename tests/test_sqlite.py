@@ -1,5 +1,6 @@
 """What SQLite rolls back by itself, in the midst of a block that goes on."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,19 @@ def leave_it_to_us(driver_connection: Any, record: object) -> None:
     driver_connection.isolation_level = None
 
 
-each_begin = pytest.mark.parametrize("begin", [lazily, at_once])
+def by_the_driver(engine: Engine) -> None:
+    """Begin as Python 3.12 does it, when it is told to."""
+    event.listen(engine, "connect", have_it_begin)
+
+
+def have_it_begin(driver_connection: Any, record: object) -> None:
+    driver_connection.autocommit = False
+
+
+BEGINS = [lazily, at_once]
+# aiosqlite has no such attribute.
+SYNC_BEGINS = [*BEGINS, by_the_driver] if sys.version_info >= (3, 12) else BEGINS
+each_begin = pytest.mark.parametrize("begin", SYNC_BEGINS)
 
 OR_ROLLBACK = "INSERT OR ROLLBACK INTO note VALUES (1, 'again')"
 
@@ -53,7 +66,7 @@ def prepare(habitat: Habitat, begin: Callable[[Engine], None]) -> None:
     assert habitat.run(close_connection) is None
 
 
-@each_begin
+@pytest.mark.parametrize("begin", BEGINS)
 def test_rollback_by_a_statement_that_was_caught(
     habitat: Habitat, observer: Engine, begin: Callable[[Engine], None]
 ) -> None:

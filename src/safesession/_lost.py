@@ -32,8 +32,10 @@ def was_lost_in_commit(error: DBAPIError) -> bool:
 def _says_unknown(driver_error: BaseException | None) -> bool:
     if getattr(driver_error, "sqlstate", None) in _UNKNOWN:
         return True
-    code, told, *_ = *getattr(driver_error, "args", ()), None, None
-    return code == _ERROR_DURING_COMMIT and _LOCK_DEADLOCK not in str(told).split()
+    codes = getattr(driver_error, "args", ())[:1]
+    if codes != (_ERROR_DURING_COMMIT,):
+        return False
+    return _LOCK_DEADLOCK not in str(driver_error).split()
 
 
 def _was_committing(error: DBAPIError) -> bool:
