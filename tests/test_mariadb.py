@@ -309,11 +309,13 @@ def test_deadlock_before_a_lock_that_is_waited_for_in_vain(
 
 
 @pytest.mark.once
-def test_lock_that_is_waited_for_in_vain_where_that_undoes_all() -> None:
+def test_lock_that_is_waited_for_in_vain_where_that_undoes_all(
+    observer: Engine,
+) -> None:
     """With an option of the server's nothing is committed after it."""
     with started(mariadb("--innodb-rollback-on-timeout=ON")) as server:
         on_mariadb(server).create_tables()
-        engine = create_engine(server.url("pymysql"), poolclass=NullPool)
+        engine = create_engine(server.url(observer.driver), poolclass=NullPool)
 
         with (
             first_is_held(engine),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session
 
@@ -204,3 +204,15 @@ def test_connection_that_is_closed_beneath_it(engine: Engine) -> None:
         driver_connection: Any = session.connection().connection.driver_connection
         driver_connection.close()
         result.all()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no such argument")
+def test_pragmas_in_a_transaction_of_the_driver(observer: Engine) -> None:
+    """Who has it begin each has to say them elsewhere."""
+    engine = create_engine(observer.url, connect_args={"autocommit": False})
+    with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="wal mode from within a transaction"):
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0
+    engine.dispose()
