@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import (
@@ -18,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import PoolResetState
 from sqlalchemy.schema import DropTable
 
 from contract import Habitat, assert_nothing_left
@@ -28,6 +30,7 @@ from safesession import (
     async_session_scope,
     session_scope,
 )
+from safesession._read_only import _UNDOING, _allow_at_reset
 from safesession.fastapi import async_session_dependency, session_dependency
 from test_mariadb import end_connection, id_of
 
@@ -503,13 +506,42 @@ def test_connection_that_cannot_be_allowed_to_write_when_it_is_handed_back(
     event.listen(engine, "invalidate", lambda *args: invalidated.append(args[0]))
 
     with session_scope(engine, read_only=True) as session:
-        session.connection().info["safesession: undoing read_only"] = "NONSENSE"
+        session.connection().info[_UNDOING] = "NONSENSE"
         session.close()
 
     assert len(invalidated) == 1
     with session_scope(engine) as session:
         session.add(Note(text="after"))
     assert stored(engine) == ["after"]
+
+
+@pytest.mark.on("sqlite")
+def test_connection_that_its_next_user_keeps_from_writing(
+    make_engine: Callable[..., Engine],
+) -> None:
+    """What is undone once is not undone again."""
+    engine = make_engine(pool_size=1, max_overflow=0)
+    for end in (Session.commit, Session.close, lambda session: None):
+        with session_scope(engine, read_only=True) as session:
+            session.scalars(select(Note)).all()
+            end(session)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
+            connection.exec_driver_sql("PRAGMA query_only = OFF")
+
+
+def test_connection_that_the_garbage_collector_hands_back() -> None:
+    """Nothing can be sent on one of an async engine then, and it is closed."""
+    driver_connection, entry = Mock(), Mock(info={_UNDOING: "NONSENSE"})
+    state = PoolResetState(
+        transaction_was_reset=False, terminate_only=True, asyncio_safe=False
+    )
+
+    _allow_at_reset(driver_connection, entry, state)
+
+    assert not driver_connection.mock_calls
 
 
 def test_connection_that_the_block_detaches(engine: Engine) -> None:
@@ -563,7 +595,7 @@ def test_connection_that_cannot_be_allowed_to_write_is_invalidated(
     with session_scope(engine, read_only=True) as session:
         session.scalars(select(Note)).all()
         # No such statement, so it fails.
-        session.connection().info["safesession: undoing read_only"] = "NONSENSE"
+        session.connection().info[_UNDOING] = "NONSENSE"
 
     assert len(invalidated) == 1
     assert "rollback failed, so the connection was invalidated" in caplog.text
