@@ -360,6 +360,7 @@ def test_server_that_fails_in_commit(
     assert error.orig is failed
     assert not is_retryable(error) or not is_unknown
     assert isinstance(error, OutcomeUnknown) is is_unknown
+    assert not error.connection_invalidated
     if is_unknown:
         assert str(error).startswith(
             "(The server has failed during COMMIT: the work may have been committed, "

@@ -50,6 +50,9 @@ def test_statement_that_failed_and_was_caught_does_not_end_normally(
     assert stored(observer) == []
     assert isinstance(left, PendingRollbackError)
     assert re.search(r"caught in the block: .*SQLSTATE 22012", str(left))
+    assert str(left).endswith(
+        "Let it leave the block, or catch it around a 'with session.begin_nested():'."
+    )
     assert_nothing_left(habitat, hide.session, [])
 
 

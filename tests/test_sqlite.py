@@ -89,7 +89,7 @@ def test_rollback_by_a_statement_that_was_caught(
         "The database has given this transaction up, as a statement in it has failed, "
         "and has undone all that was before the failure. The failure was caught in the "
         "block: sqlalchemy.exc.IntegrityError (sqlite3.IntegrityError). Let it leave "
-        "the block, or catch it around a 'with session.begin_nested():'."
+        "the block."
     )
     assert habitat.engine.pool.checkedout() == 0
     assert habitat.run(write) is None

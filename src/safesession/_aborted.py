@@ -142,15 +142,20 @@ def require_alive(session: Session) -> None:
             if failure.in_doubt and not _undoes_at_timeout(connection):
                 continue
             consequence = "has undone all that was before the failure"
+            # It undoes savepoints, too.
+            advice = "Let it leave the block."
         elif _is_given_up(connection):
             consequence = "would answer COMMIT by a ROLLBACK"
+            advice = (
+                "Let it leave the block, or catch it around a 'with "
+                "session.begin_nested():'."
+            )
         else:
             continue
         raise PendingRollbackError(
             "The database has given this transaction up, as a statement in it has "
             f"failed, and {consequence}. The failure was caught in the block: "
-            f"{failure.told}. Let it leave the block, or catch it around a 'with "
-            "session.begin_nested():'."
+            f"{failure.told}. {advice}"
         )
 
 

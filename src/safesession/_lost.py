@@ -49,12 +49,11 @@ def _was_committing(error: DBAPIError) -> bool:
 def outcome_unknown(error: DBAPIError) -> OutcomeUnknown:
     """Return what to raise from an error that says no more than that it was lost."""
     driver_error = cast(Exception, error.orig)
+    is_lost = error.connection_invalidated
     unknown = OutcomeUnknown(
-        error.statement, None, driver_error, connection_invalidated=True
+        error.statement, None, driver_error, connection_invalidated=is_lost
     )
-    lost = "connection was lost"
-    if not error.connection_invalidated:
-        lost = "server has failed"
+    lost = "connection was lost" if is_lost else "server has failed"
     unknown.add_detail(
         f"The {lost} during COMMIT: the work may have been committed, or not. Look for "
         "it in a new scope before you do it again."
