@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import product
@@ -67,6 +66,10 @@ ON_SQLITE = {"SAFESESSION_TEST_ON": "sqlite"}
 ON_POSTGRESQL = {"SAFESESSION_TEST_ON": "sqlite,postgresql"}
 ON_SERVERS = {"SAFESESSION_TEST_ON": "mariadb"}
 COMING = sorted({page.stem for page in Path("docs/coming").glob("*.md")} - {"index"})
+# What hatchling takes if it is told nothing, so that who builds from the sdist, or from
+# the tag, gets the same bytes without being told.
+AS_ANYWHERE = {"SOURCE_DATE_EPOCH": "1580601600"}
+RELEASING = Path("scripts/releasing.py").absolute()
 PAIRS = [*product(FASTAPI, SQLALCHEMY)]
 NEWEST = [("newest", "2.1")]
 BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
@@ -182,20 +185,22 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(allow_parallel=True)
 def build(session: nox.Session) -> None:
-    """Build and check sdist and wheel; run the sdist's tests on the wheel."""
-    session.install(*group("build"))
-    place = Path(session.create_tmp())
-    shutil.rmtree(place)
-    session.run("python", "-m", "build", "--outdir", place)
-    sdist, wheel = sorted(place.iterdir(), key=lambda path: path.suffix)
-    session.run("twine", "check", "--strict", sdist, wheel)
-    check_wheel(session, wheel)
+    """Build sdist and wheel, and check them; run README's example, and the tests."""
+    session.install(*group("build"), *PYPROJECT["build-system"]["requires"])
+    place = empty_directory(session)
+    sdist, wheel = build_twice(session, place / "dist", place)
 
-    shutil.unpack_archive(sdist, place)
-    unpacked = place / sdist.name.removesuffix(".tar.gz")
-    shutil.rmtree(unpacked / "src")
+    # As README has it: installed, and pasted.
+    python = clean_python(session, place / "clean", f"{wheel}[fastapi]")
+    session.run("python", RELEASING, "example", place)
+    with session.chdir(place):
+        session.run(python, "service.py", external=True)
+        session.run("pip", "--python", python, "install", "-q", "httpx")
+        session.run(python, "asked.py", external=True)
+
     install_package(session, *group("tests"), package=(str(wheel),))
-    with session.chdir(unpacked):
+    with session.chdir(unpack(sdist, place / "unpacked")):
+        shutil.rmtree("src")
         where = "import safesession; assert 'site-packages' in safesession.__file__"
         session.run("python", "-c", where)
         session.run("python", "-m", "pytest", *FOR_EACH_VERSION, env=ON_SQLITE)
@@ -276,6 +281,27 @@ def exhaustive(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """Build what is to be uploaded, with its bills of materials, into dist/."""
+    session.install(*group("release"), *PYPROJECT["build-system"]["requires"])
+    session.run("python", RELEASING, "ready")
+    place = empty_directory(session)
+    dist = Path("dist").absolute()
+    shutil.rmtree(dist, ignore_errors=True)
+    _, wheel = build_twice(session, dist, place)
+    # One for the core and one for each extra: of what pip installs today.
+    for extra in ("", *EXTRAS):
+        python = clean_python(session, place / f"clean-{extra}", f"{wheel}[{extra}]")
+        name = "-".join(filter(None, [*wheel.name.split("-")[:2], extra]))
+        session.run(
+            *("cyclonedx-py", "environment", "--pyproject", "pyproject.toml"),
+            *("--mc-type", "library", "--output-reproducible"),
+            *("--output-file", dist / f"{name}.cdx.json", python),
+        )
+    session.run("python", RELEASING, "checksums", dist)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Require that a test fails on each change to the package that mutmut makes."""
     # On a machine that has other work too, tests fail for want of time: a mutant that
@@ -332,19 +358,39 @@ def run_covered(
     )
 
 
-def check_wheel(session: nox.Session, wheel: Path) -> None:
-    """Require that a wheel holds the package and its metadata, and no more."""
-    with zipfile.ZipFile(wheel) as archive:
-        found = {re.sub(r"^[^/]*\.dist-info/", "", name) for name in archive.namelist()}
-    sources = (path for path in Path("src").rglob("*") if path.is_file())
-    metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
-    expected = metadata | {
-        path.relative_to("src").as_posix()
-        for path in sources
-        if "__pycache__" not in path.parts
-    }
-    if found != expected:
-        session.error(f"The wheel differs from src in: {sorted(found ^ expected)}")
+def empty_directory(session: nox.Session) -> Path:
+    """Return a directory of the session's own that has nothing in it."""
+    place = Path(session.create_tmp()).absolute()
+    shutil.rmtree(place)
+    place.mkdir()
+    return place
+
+
+def build_twice(session: nox.Session, dist: Path, place: Path) -> tuple[Path, Path]:
+    """Build sdist and wheel, once more from the sdist, and check all that is built."""
+    session.run("python", "-m", "build", "--outdir", dist, env=AS_ANYWHERE)
+    sdist, wheel = sorted(dist.iterdir(), key=lambda path: path.suffix)
+    with session.chdir(unpack(sdist, place / "sources")):
+        again = ("--no-isolation", "--outdir", place / "again")
+        session.run("python", "-m", "build", *again, env=AS_ANYWHERE)
+    session.run("python", RELEASING, "same", dist, place / "again")
+    session.run("python", RELEASING, "contents", sdist, wheel)
+    session.run("twine", "check", "--strict", sdist, wheel)
+    return sdist, wheel
+
+
+def unpack(sdist: Path, place: Path) -> Path:
+    """Return the root of an sdist that is unpacked into a directory."""
+    shutil.unpack_archive(sdist, place, filter="data")
+    return place / sdist.name.removesuffix(".tar.gz")
+
+
+def clean_python(session: nox.Session, place: Path, package: str) -> str:
+    """Return the Python of an environment that has a package, and what it requires."""
+    session.run("python", "-m", "venv", "--without-pip", place)
+    python = str(place / "bin" / "python")
+    session.run("pip", "--python", python, "install", "-q", package)
+    return python
 
 
 def surviving_mutants(session: nox.Session) -> set[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import metadata, requires
+from importlib.metadata import distribution, metadata, requires
 from importlib.resources import files
 from types import ModuleType
 
@@ -12,6 +12,7 @@ import pytest
 import safesession
 import safesession.errors
 import safesession.fastapi
+import safesession.retry
 import safesession.testing
 
 pytestmark = pytest.mark.once
@@ -124,7 +125,13 @@ def test_fastapi_part_works_without_greenlet() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [safesession, safesession.errors, safesession.fastapi, safesession.testing],
+    [
+        safesession,
+        safesession.errors,
+        safesession.fastapi,
+        safesession.retry,
+        safesession.testing,
+    ],
 )
 def test_public_names(module: ModuleType) -> None:
     """Each public name is there, in order, and says when it was added."""
@@ -160,20 +167,71 @@ def test_metadata() -> None:
     )
 
     assert f">={pythons[0]}" == told["Requires-Python"]
+    assert [f"3.{11 + n}" for n in range(len(pythons))] == pythons
     assert "MIT" == told["License-Expression"]
     assert ["LICENSE"] == told.get_all("License-File")
     assert "text/markdown" == told["Description-Content-Type"]
-    assert {"asyncio", "fastapi", "hypothesis", "pytest", "retry", "sqlmodel"} == set(
-        told.get_all("Provides-Extra", [])
+    assert told["Summary"]
+    assert told["Author"]
+    assert told["Keywords"]
+
+
+def test_classifiers() -> None:
+    """What an index lists the package under; the licence has a field of its own."""
+    told = metadata("safesession").get_all("Classifier", [])
+
+    assert sorted(told) == told
+    assert {
+        "Framework :: AsyncIO",
+        "Framework :: FastAPI",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Database",
+        "Topic :: Software Development :: Libraries :: Python Modules",
+        "Typing :: Typed",
+    } <= set(told)
+    assert not any(classifier.startswith("License ::") for classifier in told)
+
+
+def test_no_url_is_made_up() -> None:
+    """The project has no public address yet: the first one is to be listed here."""
+    told = metadata("safesession")
+
+    assert [] == told.get_all("Project-URL", [])
+    assert told["Home-page"] is None
+
+
+def test_extras() -> None:
+    """Each extra brings what it is named for, from some version on, without a cap."""
+    found: dict[str, set[str]] = {}
+    for requirement in requires("safesession") or []:
+        pattern = r"([\w\[\]-]+)>=[\d.]+(?:; extra == '(\w+)')?"
+        name, extra = re.fullmatch(pattern, requirement.replace('"', "'")).groups()
+        found.setdefault(extra or "", set()).add(name)
+
+    assert {
+        "": {"sqlalchemy"},
+        "asyncio": {"sqlalchemy[asyncio]"},
+        "fastapi": {"anyio", "fastapi"},
+        "hypothesis": {"hypothesis"},
+        "pytest": {"pytest"},
+        "retry": {"stamina"},
+        "sqlmodel": {"sqlmodel"},
+    } == found
+    extras = metadata("safesession").get_all("Provides-Extra", [])
+    assert found.keys() - {""} == set(extras)
+
+
+def test_entry_points() -> None:
+    """The pytest plugin and the command are there, and nothing else is hooked in."""
+    found = {
+        (point.group, point.name): point
+        for point in distribution("safesession").entry_points
+    }
+
+    assert {("console_scripts", "safesession"), ("pytest11", "safesession")} == set(
+        found
     )
-
-
-def test_the_core_requires_sqlalchemy_alone() -> None:
-    """Whatever else is required belongs to an extra."""
-    unconditional = [
-        requirement
-        for requirement in requires("safesession") or []
-        if "extra ==" not in requirement
-    ]
-
-    assert ["sqlalchemy>=2.0.41"] == unconditional
+    assert all(point.load() for point in found.values())
