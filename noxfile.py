@@ -52,10 +52,20 @@ LOWEST = [
     if requirements is not EXTRAS["pytest"]
 ]
 
-SQLALCHEMY = {"2.0": "sqlalchemy>=2.0.41,<2.1", "2.1": "sqlalchemy>=2.1,<2.2"}
+
+def lowest_of(package: str) -> str:
+    """Return the pin of the lowest version that is required."""
+    return next(pin for pin in LOWEST if pin.startswith(f"{package}=="))
+
+
+SQLALCHEMY = {
+    "lowest": lowest_of("sqlalchemy"),
+    "2.0": "sqlalchemy>=2.0.41,<2.1",
+    "2.1": "sqlalchemy>=2.1,<2.2",
+}
 # In each the exits of yield dependencies are run in another way.
 FASTAPI = {
-    "lowest": next(pin for pin in LOWEST if pin.startswith("fastapi==")),
+    "lowest": lowest_of("fastapi"),
     "0.141": "fastapi==0.141.*",
     "0.162": "fastapi==0.162.*",
     "newest": "fastapi",
@@ -70,11 +80,19 @@ COMING = sorted({page.stem for page in Path("docs/coming").glob("*.md")} - {"ind
 # the tag, gets the same bytes without being told.
 AS_ANYWHERE = {"SOURCE_DATE_EPOCH": "1580601600"}
 RELEASING = Path("scripts/releasing.py").absolute()
-PAIRS = [*product(FASTAPI, SQLALCHEMY)]
-NEWEST = [("newest", "2.1")]
-BETWEEN = [("0.141", "2.0"), ("0.162", "2.1")]
 # They are for the session `docs`, and take as long in any other.
 DOCUMENTS = "tests/test_docs.py"
+# SQLAlchemy 2.1 goes with SQLModel 0.0.48 and later.
+SQLMODEL = {
+    "lowest": lowest_of("sqlmodel"),
+    "0.0.48": "sqlmodel==0.0.48",
+    "newest": "sqlmodel",
+}
+# SQLAlchemy with SQLModel; and FastAPI with both.
+TOGETHER = [("lowest", "lowest"), ("2.0", "newest"), ("2.1", "newest")]
+EACH = [(fastapi, *others) for fastapi, others in product(FASTAPI, TOGETHER)]
+NEWEST = [("newest", "2.1", "newest")]
+BETWEEN = [("0.141", "2.0", "lowest"), ("0.162", "2.1", "0.0.48")]
 # What no version of SQLAlchemy or FastAPI changes is tested with the newest alone.
 FOR_EACH_VERSION = ("-m", "not once")
 with_each_sqlalchemy = nox.parametrize(
@@ -83,17 +101,16 @@ with_each_sqlalchemy = nox.parametrize(
 )
 
 
-def with_each(pairs: Iterable[tuple[str, str]]) -> Callable[[Any], Any]:
-    """Run a session with each of these pairs of FastAPI and SQLAlchemy."""
+def with_each(versions: Iterable[tuple[str, str, str]]) -> Callable[[Any], Any]:
+    """Run a session with each of these FastAPI, SQLAlchemy and SQLModel."""
     params = [
         nox.param(
-            FASTAPI[fastapi],
-            SQLALCHEMY[sqlalchemy],
-            id=f"fastapi-{fastapi}, sqlalchemy-{sqlalchemy}",
+            (FASTAPI[fastapi], SQLALCHEMY[sqlalchemy], SQLMODEL[sqlmodel]),
+            id=f"fastapi-{fastapi}, sqlalchemy-{sqlalchemy}, sqlmodel-{sqlmodel}",
         )
-        for fastapi, sqlalchemy in pairs
+        for fastapi, sqlalchemy, sqlmodel in versions
     ]
-    return nox.parametrize("fastapi, sqlalchemy", params)
+    return nox.parametrize("pins", params)
 
 
 @nox.session(allow_parallel=True)
@@ -128,10 +145,10 @@ def docs(session: nox.Session) -> None:
 # pairs. The Python at hand is among these, as it is on it that coverage is measured.
 @nox.session(python=sorted({*PYTHONS[::2], THIS_PYTHON}), allow_parallel=True)
 @with_each(NEWEST)
-def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
+def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the tests with the newest of what is required."""
     session.env.update(ON_POSTGRESQL)
-    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    install_package(session, *pins, *group("tests"))
     # It takes as long as the tests themselves.
     if session.python == THIS_PYTHON:
         run_covered(session, f"--ignore={DOCUMENTS}", *session.posargs)
@@ -141,9 +158,9 @@ def tests(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
 
 @nox.session(python=PYTHONS[1::2], allow_parallel=True)
 @with_each(BETWEEN)
-def between(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
+def between(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the tests with what lies between."""
-    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    install_package(session, *pins, *group("tests"))
     session.run("pytest", *FOR_EACH_VERSION, *session.posargs, env=ON_SQLITE)
 
 
@@ -271,11 +288,18 @@ def bench(session: nox.Session) -> None:
 
 
 # Not among the sessions of a plain `nox`, as they take so long.
+@nox.session(python=PYTHONS, allow_parallel=True)
+@with_each(EACH)
+def matrix(session: nox.Session, pins: tuple[str, ...]) -> None:
+    """Run the tests on each Python, with each version that changes anything."""
+    between(session, pins)
+
+
 @nox.session
-@with_each(PAIRS)
-def exhaustive(session: nox.Session, fastapi: str, sqlalchemy: str) -> None:
+@with_each(EACH)
+def exhaustive(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the tests with each enumeration complete."""
-    install_package(session, sqlalchemy, fastapi, *group("tests"))
+    install_package(session, *pins, *group("tests"))
     env = {**ON_POSTGRESQL, "SAFESESSION_EXHAUSTIVE": "1"}
     session.run("pytest", *session.posargs, env=env)
 
