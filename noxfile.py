@@ -314,9 +314,10 @@ def release(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     _, wheel = build_twice(session, dist, place)
     # One for the core and one for each extra: of what pip installs today.
-    for extra in ("", *EXTRAS):
-        python = clean_python(session, place / f"clean-{extra}", f"{wheel}[{extra}]")
-        name = "-".join(filter(None, [*wheel.name.split("-")[:2], extra]))
+    core, *_ = wheel.name.partition("-py3")
+    packages = {core: wheel} | {f"{core}-{each}": f"{wheel}[{each}]" for each in EXTRAS}
+    for name, package in packages.items():
+        python = clean_python(session, place / name, str(package))
         session.run(
             *("cyclonedx-py", "environment", "--pyproject", "pyproject.toml"),
             *("--mc-type", "library", "--output-reproducible"),

@@ -75,9 +75,10 @@ def reasons_not_to_release(root: Path) -> Iterator[str]:
     version = _pyproject(root)["project"]["version"]
     if not re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", version):
         yield (
-            f"The version in pyproject.toml is {version}, which is one in the making. "
-            "Write the one that is to be released."
+            f"The version in pyproject.toml is {version}, and one that is released is "
+            "such as 1.2.0 or 1.2.0rc1. Write the one that is to be released."
         )
+    version = re.sub(r"\.dev\d+$", "", version)
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## (.*)$", changelog, re.MULTILINE)
     heading = newest[1] if newest else "none"

@@ -184,7 +184,8 @@ def test_ready(project: Project) -> None:
 @pytest.mark.parametrize(
     "version, heading, told",
     [
-        ("1.2.0.dev0", "1.2.0.dev0 - 2026-12-01", "is 1.2.0.dev0, which is one in the"),
+        ("1.2.0.dev0", "1.2.0 - 2026-12-01", "is 1.2.0.dev0, and one that is"),
+        ("1.2", "1.2 - 2026-12-01", "is 1.2, and one that is released is such"),
         ("1.2.0", "Unreleased", "'Unreleased', and the version is 1.2.0. Write '## 1."),
         ("1.2.0", "1.3.0 - 2026-12-01", "is '1.3.0 - 2026-12-01', and the version is"),
         ("1.2.0", "1.2.0", "is '1.2.0', and the version is 1.2.0"),

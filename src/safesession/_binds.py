@@ -1,6 +1,7 @@
 """What was given for an argument: of which kind it is, and how an error names it."""
 
 import inspect
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine
@@ -18,7 +19,8 @@ def describe(value: object) -> str:
     """Name what was given, without its repr: that may hold a password."""
     if inspect.isclass(value):
         return f"the class {value.__name__}"
-    if inspect.isroutine(value):
+    # Not inspect.isroutine(): from Python 3.14 on, a partial is one, without a name.
+    if isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
         return f"the function {value.__name__}()"
     return f"an object of type {type(value).__name__}"
 
