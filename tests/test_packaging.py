@@ -214,7 +214,7 @@ def test_extras() -> None:
     assert {
         "": {"sqlalchemy"},
         "asyncio": {"sqlalchemy[asyncio]"},
-        "fastapi": {"anyio", "fastapi"},
+        "fastapi": {"fastapi"},
         "hypothesis": {"hypothesis"},
         "pytest": {"pytest"},
         "retry": {"stamina"},
