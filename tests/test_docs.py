@@ -24,8 +24,8 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from sybil.typing import Evaluator
 
 import safesession
-from safesession import errors, fastapi, retry, testing
 from public_api import COMMAND
+from safesession import errors, fastapi, retry, testing
 from safesession.__main__ import parser
 
 pytestmark = pytest.mark.once
@@ -33,9 +33,10 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 DIAGRAMS = sorted(ROOT.glob("docs/diagrams/*.svg"))
-# What these include is the README's; or they are a list of words, or for a command line.
+# What these include is the README's; or they are words, or commands, alone.
 WITHOUT_PYTHON = {
-    ROOT / "docs" / f"{name}.md" for name in ("glossary", "index", "limits", "releasing")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("glossary", "index", "limits", "releasing")
 }
 
 SHOWS_A_LEAK = pytest.mark.allow_session_leaks(reason="it is one of the faults")
