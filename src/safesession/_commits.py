@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from ._begun import begun_by, is_lent
 from ._finish import FAILED_COMMITS
+from ._opening import begin_sqlite
 
 # Where SQLAlchemy has the driver commit, after its listeners were told.
 _COMMITTING = {"_commit_impl", "_commit_twophase_impl"}
@@ -46,6 +47,8 @@ class Commits:
             # connections, and each of them a commit() that can be called.
             event.listen(connection, "commit", self._commit)
             event.listen(connection, "commit_twophase", self._commit)
+            # Or else its RELEASE would be a COMMIT that nothing tells of.
+            event.listen(connection, "savepoint", _begin_sqlite)
         elif not isinstance(begun_by(session)[connection], NestedTransaction):
             # What its owner had done before was rolled back with the attempt.
             self._stands = True
@@ -58,6 +61,10 @@ class Commits:
         # transaction by a savepoint commits by nothing else.
         if not session.in_nested_transaction():
             self._stands = True
+
+
+def _begin_sqlite(connection: Connection, name: object) -> None:
+    begin_sqlite(connection)
 
 
 def _failed_to_commit(error: BaseException) -> Any:
