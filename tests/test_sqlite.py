@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from contract import Habitat
 from models import Note, stored
@@ -216,3 +216,19 @@ def test_pragmas_in_a_transaction_of_the_driver(observer: Engine) -> None:
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0
     engine.dispose()
+
+
+def test_rollback_on_one_of_several_engines(make_engine: Callable[..., Engine]) -> None:
+    """An engine that only `binds` names is looked at as any other."""
+    engine = make_engine()
+    maker = sessionmaker(binds={Note: engine})
+
+    with (
+        pytest.raises(PendingRollbackError, match="has undone all that was before"),
+        session_scope(maker) as session,
+    ):
+        write(session)
+        with pytest.raises(IntegrityError):
+            session.execute(text(OR_ROLLBACK), bind_arguments={"mapper": Note})
+
+    assert stored(engine) == []

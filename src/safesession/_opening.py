@@ -84,13 +84,13 @@ class Opening:
             return partial(session_class, bind, **flavour.session_options)
         if isinstance(bind, flavour.sessionmaker):
             self.refuse_class_beside(bind)
-            self._check_engine(bind.kw.get("bind"))
+            self._check_engines(bind)
             return partial(self._on_sessionmaker, bind)
         return None
 
     def _on_sessionmaker(self, maker: Any) -> Any:
         # Its configure() may have been called since it was given.
-        self._check_engine(maker.kw.get("bind"))
+        self._check_engines(maker)
         if "close_resets_only" in maker.kw:
             return maker()
         return maker(close_resets_only=False)
@@ -127,6 +127,12 @@ class Opening:
             f"{self.call}() got {describe(class_)} as class_. "
             f"Pass {session.__name__} or a class derived from it."
         )
+
+    def _check_engines(self, maker: Any) -> None:
+        self._check_engine(maker.kw.get("bind"))
+        if binds := maker.kw.get("binds"):
+            for bind in binds.values():
+                self._check_engine(bind)
 
     def _check_engine(self, bind: Any) -> None:
         if bind is None:
