@@ -64,7 +64,8 @@ class Exit(ABC):
         # can wait for nothing.
         elif self._done or issubclass(type(error), GeneratorExit):
             return
-        while not self._done:
+        # Where a thread that an interrupt left has ended it, the task is still to hear.
+        while not (self._done and (self._task is None or self._task.done())):
             interrupt = await self._wait(interrupt)
         if interrupt is not None:
             if self._failure is not None:
