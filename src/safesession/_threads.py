@@ -1,9 +1,10 @@
 """Leaving a session that threads take turns with: the exit in a thread of its own."""
 
-from asyncio import AbstractEventLoop, CancelledError, get_running_loop
+import os
+from asyncio import CancelledError, get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from weakref import WeakKeyDictionary
+from functools import cache
 
 from ._cleanup import INTERRUPTS, Exit
 from ._outcome import Outcome
@@ -45,7 +46,7 @@ class ThreadExit(Exit):
         guard_of(self._session).give_back()
         try:
             await get_running_loop().run_in_executor(
-                _executor_of_loop(), copy_context().run, self._carry_out
+                _executor_of(os.getpid()), copy_context().run, self._carry_out
             )
         except RuntimeError:
             # No thread can be started; holding up the loop is better than a leak.
@@ -53,18 +54,9 @@ class ThreadExit(Exit):
 
 
 # Threads of their own: the requests that wait for this session's connection may hold
-# every thread that there is for endpoints, or in the loop's own executor. They end with
-# the loop, and a process that is forked begins with none.
-_executors: WeakKeyDictionary[AbstractEventLoop, ThreadPoolExecutor] = (
-    WeakKeyDictionary()
-)
-# No exit waits for another's: threads are begun where none is idle.
-_MOST = 10_000
-
-
-def _executor_of_loop() -> ThreadPoolExecutor:
-    loop = get_running_loop()
-    executor = _executors.get(loop)
-    if executor is None:
-        executor = _executors[loop] = ThreadPoolExecutor(_MOST, "safesession")
-    return executor
+# every thread that there is for endpoints, or in the loop's own executor. A process that
+# is forked begins with none.
+@cache
+def _executor_of(process: int) -> ThreadPoolExecutor:
+    # No exit waits for another's: a thread is begun where none is idle.
+    return ThreadPoolExecutor(10_000, "safesession")
