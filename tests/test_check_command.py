@@ -53,6 +53,13 @@ def test_finding_is_told_with_its_replacement(
     assert count == "1 fault, in 1 of 2 files."
 
 
+def test_this_directory_if_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a path it is asked about where it is run."""
+    assert main(["check"]) == 1
+
+    assert capsys.readouterr().out.startswith("faulty.py:9:9: SAFE004 ")
+
+
 def test_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:
     """The exit status is 0 where nothing is found."""
     assert main(["check", "sound.py"]) == 0

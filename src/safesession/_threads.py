@@ -54,8 +54,8 @@ class ThreadExit(Exit):
 
 
 # Threads of their own: the requests that wait for this session's connection may hold
-# every thread that there is for endpoints, or in the loop's own executor. A process that
-# is forked begins with none.
+# every thread that there is for endpoints, or in the loop's own executor. A process
+# that is forked begins with none.
 @cache
 def _executor_of(process: int) -> ThreadPoolExecutor:
     # No exit waits for another's: a thread is begun where none is idle.

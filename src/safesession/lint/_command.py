@@ -27,7 +27,14 @@ def add_check(commands: Any) -> None:
         epilog="The rules: "
         + ", ".join(f"{rule.code} {rule.name}" for rule in RULES.values()),
     )
-    check.add_argument("paths", nargs="+", metavar="PATH", type=Path)
+    check.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        type=Path,
+        default=[Path()],
+        help="files and directories; this directory, if none is named",
+    )
     check.add_argument("--format", choices=FORMATS, default="human")
     for option, what in (("select", "report these alone"), ("ignore", "leave out")):
         check.add_argument(

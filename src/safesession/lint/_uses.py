@@ -187,6 +187,12 @@ def _is_answered_before_commit(dependency: Dependency) -> bool:
         # Where nothing is written no commit can fail, and a stream needs its session.
         if "websocket" in methods or (methods and methods <= _READING):
             return False
+        # What it commits by itself is committed in time.
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "commit"
+            for node in ast.walk(function)
+        ):
+            return False
         if any(
             isinstance(node, ast.Name | ast.Attribute)
             and source.origin(node).endswith(("StreamingResponse", "SourceResponse"))

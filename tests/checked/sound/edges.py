@@ -185,3 +185,15 @@ async def give_to_others(
     queue.add_task(work, session)
     queue.run(work(session))
     await queue.run(work(session))
+
+
+def committing():
+    with Session(engine) as session:
+        yield session
+        session.commit()
+
+
+@app.post("/own-commit")
+def commit_by_itself(session: Session = Depends(committing)) -> None:
+    session.add(app)
+    session.commit()
