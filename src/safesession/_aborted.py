@@ -15,7 +15,7 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from ._begun import begun_by
+from ._begun import begun_by, has_begun_on_sqlite
 from ._codes import mysql_code, sqlstate_of
 from ._report import describe
 
@@ -83,7 +83,7 @@ def _remember_on_sqlite(context: ExceptionContext) -> None:
     transaction = connection.get_transaction()
     if transaction is None or not connection.info.get(_BEGUN):
         return
-    if _has_begun(connection) is not False:
+    if has_begun_on_sqlite(connection) is not False:
         return
     _failures[connection] = _Failure(describe(failure), ref(transaction))
     try:
@@ -96,17 +96,7 @@ def _remember_on_sqlite(context: ExceptionContext) -> None:
 def _note_begun(*sent: Any) -> None:
     # The last of what a driver is sent is the context of the statement.
     connection: Connection = sent[-1].root_connection
-    connection.info[_BEGUN] = _has_begun(connection)
-
-
-def _has_begun(connection: Connection) -> bool | None:
-    """Tell whether SQLite is in a transaction; ``None`` if it cannot be asked."""
-    driver_connection: Any = connection.connection.driver_connection
-    try:
-        return bool(driver_connection.in_transaction)
-    except Exception:
-        # It is closed.
-        return None
+    connection.info[_BEGUN] = has_begun_on_sqlite(connection)
 
 
 def _has_failed_in(connection: Connection, transaction: Transaction | None) -> bool:

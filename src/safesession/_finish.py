@@ -143,19 +143,14 @@ class _Root:
     def commit(self) -> None:
         require_alive(self._session)
         try:
-            self._commit()
-        except DBAPIError as error:
-            # It may not be what leaves.
-            self._session.info.get(FAILED_COMMITS, []).append(error)
-            raise
-
-    def _commit(self) -> None:
-        try:
             self._session.commit()
         except DBAPIError as error:
-            if was_lost_in_commit(error):
-                raise outcome_unknown(error) from error
-            raise
+            failure = outcome_unknown(error) if was_lost_in_commit(error) else error
+            # It may not be what leaves.
+            self._session.info.get(FAILED_COMMITS, []).append(failure)
+            if failure is error:
+                raise
+            raise failure from error
 
     def invalidate(self) -> None:
         self._session.invalidate()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
 from ._aborted import WATCHED, watch
-from ._begun import begun_by
+from ._begun import begun_by, has_begun_on_sqlite
 from ._binds import describe, hint, is_callable_bind
 from ._read_only import forbid_writes
 from ._report import logger
@@ -205,12 +205,8 @@ def begin_sqlite(connection: Connection) -> None:
     # a transaction is one itself: its RELEASE would commit.
     if connection.dialect.name != "sqlite":
         return
-    driver_connection: Any = connection.connection.driver_connection
-    try:
-        begun = driver_connection.in_transaction
+    # One that is dead cannot be asked: SQLAlchemy finds it out at the next statement.
+    if has_begun_on_sqlite(connection) is False:
+        driver_connection: Any = connection.connection.driver_connection
         level = driver_connection.isolation_level or "DEFERRED"
-    except Exception:
-        # A connection that is dead, as SQLAlchemy finds out at the next statement.
-        return
-    if not begun:
         connection.exec_driver_sql(f"BEGIN {level}")

@@ -26,7 +26,7 @@ SKIPPED = {
     "node_modules",
     "venv",
 }
-RULES = (check_exits, check_cancelled, check_uses, check_background)
+_CHECKS = (check_exits, check_cancelled, check_uses, check_background)
 
 
 @dataclass
@@ -50,7 +50,7 @@ def check(paths: Sequence[Path], settings: Settings) -> Report:
     report.files = len(sources)
     silences = {source.path.as_posix(): silences_of(source) for source in sources}
     project = Project(sources)
-    found = chain.from_iterable(rules(project) for rules in RULES)
+    found = chain.from_iterable(rules(project) for rules in _CHECKS)
     report.findings = sorted(
         finding
         for finding in set(found)
