@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from apps import client, get, talk
 from models import Note
-from safesession import InvalidArgument, _limits
+from safesession import InvalidArgument, _admission, _limits
 from safesession.fastapi import add_exception_handlers, session_dependency
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ MakeEngine = Callable[..., Engine]
 @pytest.fixture(autouse=True)
 def no_other_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget those of other tests: a request here might ask for their sessions too."""
-    monkeypatch.setattr(_limits, "_limiters", [])
+    monkeypatch.setattr(_admission, "_limiters", [])
 
 
 class Count(BaseModel):
@@ -320,7 +320,7 @@ async def test_patience_is_lost_when_the_turn_has_come(make_engine: MakeEngine) 
     """A request that was let in a moment before takes one slot, and not two."""
     engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0)
     limiter = _limits.Limiter("session_dependency", engine, "pool")
-    first, second = _limits.Holder(), _limits.Holder()
+    first, second = _admission.Holder(), _admission.Holder()
     with Session(engine) as session:
         await limiter.acquire(first, session)
         waiting = asyncio.create_task(limiter.acquire(second, session))

@@ -6,8 +6,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from ._admission import Holder
 from ._cleanup import Exit
-from ._limits import Holder, Limiter
+from ._limits import Limiter
 from ._opening import Opening
 from ._outcome import CommitOn, ExceptionTypes, what_to_commit_on
 from .errors import InvalidArgument, ScopeMisuse

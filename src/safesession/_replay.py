@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from ._admission import Holder
 from ._attempts import Attempts, limits_of
 from ._binds import describe
-from ._limits import Holder
 from .errors import InvalidArgument
 
 Scope: TypeAlias = MutableMapping[str, Any]
