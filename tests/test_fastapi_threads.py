@@ -1,6 +1,7 @@
 """Which thread does what, what waits for whom, and what a cancellation leaves."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from sqlalchemy.util import await_only
 
 from apps import client, get, while_no_thread_is_free, write
 from models import Note, stored
+from safesession import _threads
 from safesession.fastapi import async_session_dependency, session_dependency
 
 pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
@@ -39,6 +41,9 @@ async def test_unused_sync_session_needs_no_thread(
 
     async def count(*args: Any, **options: Any) -> None:
         hops.append(args)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "run_in_executor", count)
 
     app = FastAPI()
     get_session = session_dependency(engine, class_=Watched)
@@ -278,10 +283,15 @@ async def test_exit_where_no_thread_can_be_started(
         await write(session)
         raise HTTPException(400)
 
-    async def refuse(*args: Any, **options: Any) -> None:
-        raise RuntimeError("can't start new thread")
+    start = threading.Thread.start
 
-    monkeypatch.setattr(to_thread, "run_sync", refuse)
+    def refuse(thread: threading.Thread) -> None:
+        if "safesession" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    _threads._idle_threads(os.getpid()).clear()
 
     assert 400 == (await get(app)).status_code
     assert 0 == engine.pool.checkedout()  # type: ignore[attr-defined]

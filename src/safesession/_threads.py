@@ -2,6 +2,8 @@
 
 import os
 from asyncio import CancelledError, get_running_loop
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
@@ -45,18 +47,36 @@ class ThreadExit(Exit):
         # What a KeyboardInterrupt has kept this thread from giving back.
         guard_of(self._session).give_back()
         try:
-            await get_running_loop().run_in_executor(
-                _executor_of(os.getpid()), copy_context().run, self._carry_out
-            )
+            await _in_thread(self._carry_out)
         except RuntimeError:
             # No thread can be started; holding up the loop is better than a leak.
             self._carry_out()
 
 
-# Threads of their own: the requests that wait for this session's connection may hold
-# every thread that there is for endpoints, or in the loop's own executor. A process
-# that is forked begins with none.
+async def _in_thread(function: Callable[[], None]) -> None:
+    """Call the function in a thread, without waiting for any other that was called.
+
+    The threads are our own, as the requests that wait for this session's connection may
+    hold every one that there is for endpoints, or in the loop's own executor.
+    """
+    idle = _idle_threads(os.getpid())
+    try:
+        thread = idle.pop()
+    except IndexError:
+        thread = ThreadPoolExecutor(1, "safesession")
+
+    def call() -> None:
+        try:
+            function()
+        finally:
+            idle.append(thread)
+
+    await get_running_loop().run_in_executor(thread, copy_context().run, call)
+
+
+# An executor for each, as one for all begins threads while others are idle: from Python
+# 3.12 on it loses count of them. What is left out ends with its last reference, and a
+# process that is forked begins with none.
 @cache
-def _executor_of(process: int) -> ThreadPoolExecutor:
-    # No exit waits for another's: a thread is begun where none is idle.
-    return ThreadPoolExecutor(10_000, "safesession")
+def _idle_threads(process: int) -> deque[ThreadPoolExecutor]:
+    return deque(maxlen=40)
