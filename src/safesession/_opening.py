@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
@@ -38,6 +39,10 @@ SYNC = Flavour(
 )
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Opening:
     """How `call` was asked to open sessions."""
@@ -49,6 +54,7 @@ class Opening:
     read_only: bool = False
     crosses_threads: bool = False
     runs_again: bool = False
+    _checked: Callable[[], Any] = field(default=_nothing, init=False)
 
     def on(self, bind: Any) -> Callable[[], Any]:
         """Return a callable that opens a session on `bind`, or returns ``None``.
@@ -135,19 +141,24 @@ class Opening:
                 self._check_engine(bind)
 
     def _check_engine(self, bind: Any) -> None:
-        if bind is None:
+        # Most sessions are opened on the engine of the one before.
+        if bind is None or bind is self._checked():
             return
-        if bind.dialect.name in WATCHED:
-            watch(bind.dialect)
-        if self.flavour is not SYNC:
-            return
-        if bind.dialect.is_async:
+        dialect = bind.dialect
+        if dialect.name in WATCHED:
+            watch(dialect)
+        is_sync = self.flavour is SYNC
+        if is_sync and dialect.is_async:
             raise InvalidArgument(
                 f"{self.call}() got an engine on the async driver "
-                f"{bind.dialect.driver}. Make it with create_async_engine() and pass "
+                f"{dialect.driver}. Make it with create_async_engine() and pass "
                 f"it to async_{self.call}(), or use a sync driver."
             )
-        if self.crosses_threads and isinstance(bind.engine.pool, SingletonThreadPool):
+        if (
+            is_sync
+            and self.crosses_threads
+            and isinstance(bind.engine.pool, SingletonThreadPool)
+        ):
             raise InvalidArgument(
                 f"{self.call}() got an engine whose SingletonThreadPool gives each "
                 "thread a connection of its own (with in-memory SQLite, a database of "
@@ -155,6 +166,7 @@ class Opening:
                 "poolclass=StaticPool and connect_args={'check_same_thread': False} "
                 "to create_engine(), or use a database file."
             )
+        self._checked = ref(bind)
 
     def _wrong_bind(self, bind: object, whence: str = "") -> InvalidArgument:
         flavour = self.flavour

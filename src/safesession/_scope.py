@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from ._finish import finish, raise_in_place
 from ._opening import SYNC, Opening, begin_savepoint
-from ._outcome import ExceptionTypes, Outcome, decide, what_to_commit_on
+from ._outcome import CommitOn, ExceptionTypes, Outcome, decide, what_to_commit_on
 from .errors import ScopeMisuse
 
 T = TypeVar("T")
@@ -55,7 +55,9 @@ class Scope(Generic[T]):
             self._session = bind
         else:
             self._open = opening.on(bind)
-        self._commit_on = what_to_commit_on(opening.call, commit_on, read_only)
+        self._commit_on: CommitOn = ()
+        if commit_on != () or read_only:
+            self._commit_on = what_to_commit_on(opening.call, commit_on, read_only)
         self._read_only = read_only
         self._savepoint: SessionTransaction | None = None
         self._phase = "new"
