@@ -1,8 +1,10 @@
 """The exception that reaches the app is the one that the endpoint raised."""
 
+import gc
 import logging
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Annotated, Any
+from weakref import ReferenceType, ref
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
@@ -10,7 +12,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from apps import client, get, write
+from apps import Message, Send, client, get, write
 from models import stored
 
 pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
@@ -57,6 +59,29 @@ async def test_identity(database: Any) -> None:
     assert (cause, context) == (raised.__cause__, raised.__context__)
     assert raised.__suppress_context__
     assert not hasattr(raised, "__notes__")
+
+
+async def test_exception_is_not_kept(database: Any) -> None:
+    """With it would be kept what its traceback knows, such as an open cursor."""
+    app = FastAPI()
+    get_session = database.get_session()
+    scopes: list[Message] = []
+    left: list[ReferenceType[HTTPException]] = []
+
+    @app.get("/")
+    async def reject(session: Annotated[Any, Depends(get_session)]) -> None:
+        error = HTTPException(400)
+        left.append(ref(error))
+        raise error
+
+    async def keeping_scopes(scope: Message, receive: Any, send: Send) -> None:
+        scopes.append(scope)
+        await app(scope, receive, send)
+
+    assert 400 == (await get(keeping_scopes)).status_code
+    gc.collect()
+    assert 1 == len(scopes)
+    assert [None] == [each() for each in left]
 
 
 async def test_context_of_its_own(database: Any) -> None:

@@ -57,7 +57,8 @@ def dependency(
                 raise
             await leave(None)
         except BaseException as raised:
-            holder.error = raised
+            if holder.opened is not None:
+                holder.error = raised
             # What a KeyboardInterrupt has cut short.
             await leave(raised)
             raise
