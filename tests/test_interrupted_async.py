@@ -101,11 +101,13 @@ def test_loop_that_is_stopped_in_the_exit(
 
     with pytest.raises(KeyboardInterrupt) as raised:
         asyncio.run(unit())
+    context = raised.value.__context__
     # asyncio complains of a task whose exception nobody asked for: here, and not in
     # another test.
+    del raised
     gc.collect()
 
-    assert raised.value.__context__ is error
+    assert context is error
     assert stored(engine) == (ROWS if error is None else [])
     assert async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
