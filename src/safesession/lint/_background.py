@@ -2,68 +2,121 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ._flow import Function, inside, within
-from ._project import Dependency, Project
+from ._flow import Function, With, Yield, inside, within
+from ._made import UNSEEN
+from ._project import Project
+from ._provided import Ours, times_bound
 from ._rule import Finding
 from ._scopes import Scope, scope_in_place
 from ._source import Source, parameters
 
 _STARTS = {"asyncio.create_task", "asyncio.ensure_future"}
+_AFTER = "The task runs after the response, and"
+_GOES_ON = "The task goes on when the request has ended:"
+_REOPENS = "opens again with nobody to close it."
+_REFUSES = "refuses what the task would do with it."
+_COMMITS = (
+    "is committed when it has ended, or rolled back where it fails, though the client "
+    "has been answered"
+)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A session that may be given away, and what becomes of it then."""
+
+    name: str
+    # In a background task.
+    later: str
+    # In a task of asyncio's; nothing is said where it may end in time.
+    meanwhile: str | None
+    is_async: bool
+    arguments: str
 
 
 def check_background(project: Project) -> Iterator[Finding]:
-    """Find sessions of dependencies that are given to background tasks."""
+    """Find sessions of a request that are given to background tasks."""
     for source in project.sources:
         for function in source.functions:
-            for name, dependency in project.sessions_of(source, function):
-                yield from _given_away(source, function, name, dependency)
+            for session in _sessions(project, source, function):
+                yield from _given_away(source, function, session)
+
+
+def _sessions(project: Project, source: Source, function: Function) -> Iterator[_Given]:
+    for name, dependency in project.sessions_of(source, function):
+        match dependency.provider:
+            case Scope() as scope:
+                yield _Given(
+                    name,
+                    _waiting(scope),
+                    f"is closed while it is in use, or {_REOPENS}",
+                    scope.has_async_session,
+                    scope.arguments,
+                )
+            case Ours() as ours:
+                yield _Given(
+                    name,
+                    f"{_COMMITS}." if ours.at_request else _ended(_REFUSES),
+                    f"is closed while it is in use, or {_REFUSES}",
+                    ours.is_async,
+                    ours.arguments,
+                )
+    # What is thrown into a generator, and when it goes on, is not seen.
+    if not any(isinstance(node, Yield) for node in within(function)):
+        for opening in project.openings(source, function):
+            if (
+                isinstance(opening.node, With)
+                and (opening.is_ours or opening.is_fresh)
+                and times_bound(function, opening.name) == 1
+            ):
+                yield _Given(
+                    opening.name,
+                    _ended(_REFUSES if opening.is_ours else _REOPENS),
+                    None,
+                    isinstance(opening.node, ast.AsyncWith),
+                    opening.arguments or UNSEEN,
+                )
 
 
 def _given_away(
-    source: Source, function: Function, name: str, dependency: Dependency
+    source: Source, function: Function, session: _Given
 ) -> Iterator[Finding]:
+    name = session.name
     for node in within(function):
         if not isinstance(node, ast.Call):
             continue
         if _is_background(source, function, node):
             given = any(_hands_on(value, name) for value in _arguments(node))
-            what = f"The task runs after the response, and {name!r}"
-            what += _waiting(dependency.scope)
-        elif source.origin(node.func) in _STARTS and _is_not_awaited(
-            source, function, node
+            what = f"{_AFTER} {name!r} {session.later}"
+        elif (
+            session.meanwhile
+            and source.origin(node.func) in _STARTS
+            and _is_not_awaited(source, function, node)
         ):
             given = any(
                 isinstance(work, ast.Call)
                 and any(_hands_on(value, name) for value in _arguments(work))
                 for work in node.args[:1]
             )
-            what = (
-                f"The task goes on when the request has ended: {name!r} is closed "
-                "while it is in use, or opens again with nobody to close it."
-            )
+            what = f"{_GOES_ON} {name!r} {session.meanwhile}"
         else:
             continue
         if given:
-            yield source.finding(node, "SAFE009", what, _of_its_own(dependency.scope))
-
-
-def _of_its_own(scope: Scope) -> str:
-    return f"pass ids, and open a session in the task: {scope_in_place(scope)}"
+            ours = scope_in_place(session.is_async, session.arguments)
+            instead = f"pass ids, and open a session in the task: {ours}"
+            yield source.finding(node, "SAFE009", what, instead)
 
 
 def _waiting(scope: Scope) -> str:
     """Tell what becomes of a session whose end waits for the task."""
-    closed = (
-        'with scope="function" it is closed by then, and opens again with nobody to '
-        "close it."
-    )
-    if scope.commits:
-        return (
-            " is committed when it has ended, or rolled back where it fails, though "
-            f"the client has been answered; {closed}"
-        )
-    return f" keeps its connection until it has ended; {closed}"
+    waits = _COMMITS if scope.commits else "keeps its connection until it has ended"
+    return f'{waits}; with scope="function" it {_ended(_REOPENS)}'
+
+
+def _ended(then: str) -> str:
+    return f"is closed by then, and {then}"
 
 
 def _is_background(source: Source, function: Function, node: ast.Call) -> bool:

@@ -4,12 +4,11 @@ import ast
 from collections.abc import Iterator
 
 from ._flow import Function, inside, within
+from ._made import UNSEEN
 from ._project import Project
 from ._rule import Finding
-from ._scopes import Opening, method_called, types_of
+from ._scopes import Opening, method_called, scope_in_place, types_of
 from ._source import Source
-
-_OURS = "or use `async with safesession.async_session_scope(engine) as session`"
 
 
 def check_cancelled(project: Project) -> Iterator[Finding]:
@@ -41,8 +40,8 @@ def _left_open(
                         f"of {function.name}(), {name!r} is neither rolled back nor "
                         "closed, and its connection stays out until the garbage "
                         "collector drops it.",
-                        f"open {name!r} by `async with`, or close it in `finally`; "
-                        f"{_OURS}",
+                        f"open {name!r} by `async with`, or close it in `finally`; or "
+                        f"use {scope_in_place(True, opening.arguments or UNSEEN)}",
                     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ._background import check_background
 from ._cancelled import check_cancelled
+from ._endpoints import check_endpoints
 from ._exits import check_exits
 from ._project import Project
 from ._rule import Finding
@@ -26,7 +27,7 @@ SKIPPED = {
     "node_modules",
     "venv",
 }
-_CHECKS = (check_exits, check_cancelled, check_uses, check_background)
+_CHECKS = (check_exits, check_cancelled, check_uses, check_endpoints, check_background)
 
 
 @dataclass

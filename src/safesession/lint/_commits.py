@@ -4,17 +4,21 @@ import ast
 from collections.abc import Iterator
 
 from ._flow import Yield, inside, run
+from ._handlers import BROAD, caught_by, keeps
 from ._rule import Finding
 from ._scopes import Scope, replacement, types_of
 
 
 def committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
     """Find a commit that is made whatever was raised."""
+    handlers: list[ast.ExceptHandler] = []
     for block, field in scope.around(one):
         if not isinstance(block, ast.Try) or field == "finalbody":
             continue
-        if field == "body" and _rolls_back_everything(scope, block):
-            return
+        if field == "body":
+            handlers += block.handlers
+            if _rolls_back_everything(scope, block):
+                return
         reached, _ = run(block.finalbody)
         for statement in reached:
             if any(scope.calls(statement, "rollback")):
@@ -24,7 +28,7 @@ def committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
                     commit,
                     "SAFE004",
                     f"{scope.name}() commits in `finally`: what was written before an "
-                    f"exception{_unless_caught(block)} is committed, half done.",
+                    f"exception{_which(scope, handlers)}.",
                     "commit behind the yield, inside `try`, where no exception comes "
                     f"by; or {replacement(scope)}",
                 )
@@ -39,9 +43,21 @@ def _rolls_back_everything(scope: Scope, block: ast.Try) -> bool:
     )
 
 
-def _unless_caught(block: ast.Try) -> str:
-    broad = any("Exception" in types_of(handler) for handler in block.handlers)
-    return " that is no Exception, such as a cancellation," if broad else ""
+def _which(scope: Scope, handlers: list[ast.ExceptHandler]) -> str:
+    """Tell after which exceptions it commits, and who hears of them."""
+    told = " is committed, half done"
+    handler = next(
+        (h for h in handlers if not types_of(h) or types_of(h) & BROAD), None
+    )
+    if handler is None:
+        return told
+    if any(scope.calls(handler, "rollback")):
+        return f" that is no Exception, such as a cancellation,{told}"
+    if not keeps(scope, handler):
+        return told
+    if scope.managed:
+        return f"{told}; {caught_by(handler)}, and the caller takes it for all of it"
+    return f"{told}; {caught_by(handler)}"
 
 
 def _own_calls(scope: Scope, statement: ast.stmt, method: str) -> Iterator[ast.AST]:

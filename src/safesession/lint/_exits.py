@@ -1,16 +1,15 @@
 """The rules on how a session generator ends."""
 
 import ast
-import re
 from collections.abc import Iterator
 
 from ._commits import committed_after_close, committed_in_finally
-from ._flow import End, With, Yield, inside, run, within
+from ._flow import End, With, Yield, run
+from ._handlers import BROAD, caught_by, keeps
 from ._project import Project
 from ._rule import Finding
 from ._scopes import Scope, replacement, types_of
 
-_BROAD = {"Exception", "BaseException"}
 _NO_EXCEPTIONS = {"GeneratorExit", "StopIteration", "StopAsyncIteration"}
 _OF_DATABASES = {
     "DataError",
@@ -23,15 +22,6 @@ _OF_DATABASES = {
     "ProgrammingError",
     "SQLAlchemyError",
 }
-# Whoever is given an exception, and is named so, may raise it.
-_LOGGING = re.compile(
-    r"log|print|warn|capture|record|report|notify|error|exception|debug|info|str|repr"
-    r"|format|isinstance|type|traceback",
-    re.IGNORECASE,
-)
-_RAISING = re.compile(
-    r"raise|abort|fail|exit|throw|handle|convert|translate", re.IGNORECASE
-)
 
 
 def check_exits(project: Project) -> Iterator[Finding]:
@@ -92,10 +82,8 @@ def _caught(scope: Scope, one: Yield) -> Iterator[Finding]:
         again = next((y for s in [*reached, *later] if (y := _yield_of(s))), None)
         if again is not None:
             yield _second_yield(scope, again)
-        elif end not in (End.RAISES, End.UNSURE) and not (
-            _may_raise(scope, handler, reached) or _raises_later(scope, handler)
-        ):
-            yield _swallowed(scope, handler, _caught_by(handler))
+        elif keeps(scope, handler):
+            yield _swallowed(scope, handler, caught_by(handler))
     for final in _finals(scope, one):
         for statement in run(final)[0]:
             if again := _yield_of(statement):
@@ -134,11 +122,6 @@ def _second_yield(scope: Scope, again: Yield) -> Finding:
     )
 
 
-def _caught_by(handler: ast.ExceptHandler) -> str:
-    caught = f"`except {ast.unparse(handler.type)}`" if handler.type else "`except`"
-    return f"{caught} does not raise again"
-
-
 def _swallowed(
     scope: Scope, node: ast.AST, how: str, cure: str = "end it with `raise`"
 ) -> Finding:
@@ -153,31 +136,6 @@ def _swallowed(
         "SAFE002",
         f"{how} what was thrown into the yield of {scope.name}(): {what}.",
         f"{cure}; or {replacement(scope)}",
-    )
-
-
-def _may_raise(
-    scope: Scope, handler: ast.ExceptHandler, reached: list[ast.stmt]
-) -> bool:
-    """Tell whether something is called that may raise the exception for it."""
-    for node in inside(*reached):
-        if not isinstance(node, ast.Call):
-            continue
-        callee = ast.unparse(node.func)
-        given = {part.id for part in node.args if isinstance(part, ast.Name)}
-        if _RAISING.search(callee.rpartition(".")[2]):
-            return True
-        if handler.name in given and not _LOGGING.search(callee):
-            return True
-    return False
-
-
-def _raises_later(scope: Scope, handler: ast.ExceptHandler) -> bool:
-    """Tell whether the exception may be raised from further down."""
-    last = handler.body[-1].lineno
-    return any(
-        isinstance(node, ast.Raise) and node.lineno > last
-        for node in within(scope.function)
     )
 
 
@@ -202,7 +160,7 @@ def _left_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
 
 def _replaced(scope: Scope, one: Yield) -> Iterator[Finding]:
     for block, handler in _handlers(scope, one):
-        if types_of(handler) and not types_of(handler) & _BROAD:
+        if types_of(handler) and not types_of(handler) & BROAD:
             continue
         before = block.handlers[: block.handlers.index(handler)]
         if not set[str]().union(*map(types_of, before)) <= _OF_DATABASES:

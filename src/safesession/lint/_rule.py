@@ -94,6 +94,11 @@ RULES = {
             "replaced-exception",
             "A dependency replaces every exception by one of its own.",
         ),
+        Rule(
+            "SAFE013",
+            "session-unclosed",
+            "A dependency returns a session of its own, which nobody closes.",
+        ),
     )
 }
 

@@ -18,11 +18,12 @@ from ._flow import (
     statement_of,
     within,
 )
+from ._made import UNSEEN, is_begun, made_with, maker_of
 from ._source import Source, decorators, parameters
 
 CONTEXT_MANAGERS = {"contextmanager", "asynccontextmanager"}
 _ENDING = {"commit", "rollback"}
-_ENDED_BY = {*_ENDING, "close"}
+ENDED_BY = {*_ENDING, "close"}
 
 
 @dataclass(eq=False)
@@ -37,6 +38,12 @@ class Opening:
     callee: ast.expr | None = None
     # What it is made of is known, and is no scoped_session.
     certain: bool = True
+    # It is one that nobody else has: of a sessionmaker, or of the class.
+    is_fresh: bool = False
+    # It is of a scope of this library.
+    is_ours: bool = False
+    # What to give our own calls in its place.
+    arguments: str | None = None
 
 
 @dataclass(eq=False)
@@ -62,10 +69,21 @@ class Scope:
     def has_async_session(self) -> bool:
         """Tell whether its session is one to be awaited, as far as can be seen."""
         return self.is_async and not any(
-            method_called(node, self.names) in _ENDED_BY
+            method_called(node, self.names) in ENDED_BY
             and not isinstance(self.source.parents[node], ast.Await)
             for node in within(self.function)
         )
+
+    @cached_property
+    def arguments(self) -> str:
+        """What to give our own calls in its place."""
+        # For one that calls itself, in the meantime.
+        self.__dict__["arguments"] = UNSEEN
+        for opening in self.openings:
+            inner = self.resolve(opening.callee) if opening.callee else None
+            if found := inner.arguments if inner else opening.arguments:
+                return found
+        return UNSEEN
 
     @cached_property
     def names(self) -> set[str]:
@@ -181,16 +199,18 @@ def openings_of(
     }
     for name, call, annotation, node in bound:
         opening = Opening(name, node, callee=call.func)
-        begun = isinstance(call.func, ast.Attribute) and call.func.attr == "begin"
-        maker = call.func.value if begun else call.func  # type: ignore[attr-defined]
+        opening.arguments = made_with(source, function, call, is_maker)
+        begun = is_begun(call)
+        maker = maker_of(call)
         if source.is_our_scope(call.func):
-            opening.commits = True
+            opening.commits = opening.is_ours = True
         elif source.is_maker_call(maker) or is_maker(maker):
             opening.commits = begun
+            opening.is_fresh = True
         elif isinstance(node, With | For) and resolve(call.func):
             pass
         elif source.is_session_class(call.func) or source.is_session_class(annotation):
-            opening.certain = source.is_session_class(call.func)
+            opening.certain = opening.is_fresh = source.is_session_class(call.func)
         elif name in ended and "session" in ast.unparse(call.func).lower():
             opening.certain = False
         else:
@@ -213,6 +233,8 @@ def _bound(
                 ast.Name(name), ast.Call() as call
             ):
                 yield name, call, None, node
+            case ast.Return(ast.Call() as call):
+                yield "", call, None, node
             case ast.With(items) | ast.AsyncWith(items):
                 for item in items:
                     match item:
@@ -228,14 +250,20 @@ def _mentions(node: ast.AST | None, names: set[str]) -> bool:
 
 def replacement(scope: Scope) -> str:
     """Return what to write in place of a hand-written generator."""
-    prefix = "async_" if scope.has_async_session else ""
     if scope.managed:
-        return f"use safesession.{prefix}session_scope(engine)"
-    return f"use safesession.fastapi.{prefix}session_dependency(engine)"
+        prefix = "async_" if scope.has_async_session else ""
+        return f"use safesession.{prefix}session_scope({scope.arguments})"
+    return f"use {dependency_in_place(scope.has_async_session, scope.arguments)}"
 
 
-def scope_in_place(scope: Scope) -> str:
-    """Return what to write in place of taking a session out of its generator."""
-    if scope.has_async_session:
-        return "`async with safesession.async_session_scope(engine) as session:`"
-    return "`with safesession.session_scope(engine) as session:`"
+def dependency_in_place(is_async: bool, arguments: str) -> str:
+    """Return our own dependency, with its arguments."""
+    prefix = "async_" if is_async else ""
+    return f"safesession.fastapi.{prefix}session_dependency({arguments})"
+
+
+def scope_in_place(is_async: bool, arguments: str) -> str:
+    """Return what to write where a session is needed, and is not the request's."""
+    if is_async:
+        return f"`async with safesession.async_session_scope({arguments}) as session:`"
+    return f"`with safesession.session_scope({arguments}) as session:`"

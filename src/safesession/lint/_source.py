@@ -17,6 +17,22 @@ _SESSION_CLASSES = {"Session", "AsyncSession"}
 _MAKERS = {"sessionmaker", "async_sessionmaker"}
 _FROM = {"sqlalchemy", "sqlmodel"}
 _OURS = {"safesession.session_scope", "safesession.async_session_scope"}
+_OUR_DEPENDENCIES = {
+    "safesession.fastapi.session_dependency",
+    "safesession.fastapi.async_session_dependency",
+}
+_ROUTES = {
+    "api_route",
+    "delete",
+    "get",
+    "head",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "route",
+    "trace",
+}
 _FASTAPI = {"fastapi", "fastapi.params", "fastapi.param_functions"}
 
 
@@ -133,17 +149,27 @@ class Source:
         module, _, name = self.origin(node).rpartition(".")
         return module in _FASTAPI and name in names
 
+    def is_of_sqlalchemy(self, node: ast.AST | None, *names: str) -> bool:
+        module, _, name = self.origin(node).rpartition(".")
+        return module.partition(".")[0] in _FROM and name in names
+
     def is_session_class(self, node: ast.AST | None) -> bool:
-        return _is_of_sqlalchemy(self.origin(node), _SESSION_CLASSES)
+        return self.is_of_sqlalchemy(node, *_SESSION_CLASSES)
 
     def is_maker_call(self, node: ast.AST | None) -> bool:
         """Tell whether an expression makes a sessionmaker."""
-        return isinstance(node, ast.Call) and _is_of_sqlalchemy(
-            self.origin(node.func), _MAKERS
-        )
+        return isinstance(node, ast.Call) and self.is_of_sqlalchemy(node.func, *_MAKERS)
+
+    def sqlmodel_class(self, node: ast.expr) -> ast.expr | None:
+        """Return a session class of SQLModel's, which has a method of its own."""
+        of_sqlmodel = self.origin(node).startswith("sqlmodel.")
+        return node if of_sqlmodel and self.is_session_class(node) else None
 
     def is_our_scope(self, node: ast.AST) -> bool:
         return self.origin(node) in _OURS
+
+    def is_our_dependency(self, node: ast.AST) -> bool:
+        return self.origin(node) in _OUR_DEPENDENCIES
 
     def mentions_session_class(self, annotation: ast.AST | None) -> bool:
         """Tell whether an annotation names a session class, in whatever it is in."""
@@ -180,14 +206,19 @@ class Source:
         return [n for n in outwards(node, self.parents) if isinstance(n, Function)]
 
 
-def _is_of_sqlalchemy(origin: str, names: set[str]) -> bool:
-    module, _, name = origin.rpartition(".")
-    return module.partition(".")[0] in _FROM and name in names
-
-
 def parameters(function: Function) -> list[ast.arg]:
     given = function.args
     return [*given.posonlyargs, *given.args, *given.kwonlyargs]
+
+
+def is_endpoint(function: Function) -> bool:
+    """Tell whether a function is an endpoint for HTTP, by its decorators alone."""
+    return bool(function.decorator_list) and all(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _ROUTES
+        for node in function.decorator_list
+    )
 
 
 def decorators(source: Source, function: Function) -> list[str]:

@@ -3,17 +3,14 @@
 import ast
 from collections.abc import Iterator
 
-from ._flow import End, For, Function, With, around, inside, outwards, run
+from ._flow import End, For, With, around, inside, outwards, run
 from ._project import Dependency, Project
 from ._rule import Finding
-from ._scopes import Scope, method_called, replacement, scope_in_place
+from ._scopes import Scope, dependency_in_place, method_called, scope_in_place
 from ._source import Source
 
 _NEXT = {"next", "anext", "builtins.next", "builtins.anext"}
 _NEXT_METHODS = {"__next__", "__anext__", "send", "asend"}
-_READING = {"get", "head", "options"}
-_ROUTES = {*_READING, "post", "put", "patch", "delete", "trace", "api_route", "route"}
-_WRITES = {"add", "add_all", "delete", "merge"}
 
 
 def check_uses(project: Project) -> Iterator[Finding]:
@@ -24,14 +21,10 @@ def check_uses(project: Project) -> Iterator[Finding]:
                 yield from _taken_by_next(project, source, node)
             elif isinstance(node, For):
                 yield from _left_loop(project, source, node)
-        for function in source.functions:
-            for name, dependency in project.sessions_of(source, function):
-                yield from _never_committed(project, source, function, name, dependency)
     for dependency in project.dependencies.values():
-        if dependency.managed:
-            yield _context_manager(dependency)
-        elif _is_answered_before_commit(dependency):
-            yield _answered(dependency)
+        match dependency:
+            case Dependency(provider=Scope() as scope, managed=True):
+                yield _context_manager(dependency, scope)
 
 
 def _taken_by_next(
@@ -61,7 +54,7 @@ def _taken_by_next(
         "SAFE008",
         f"Nobody holds the generator {scope.name}(): Python closes it {when};{lost} "
         "the session opens again with nobody to close it.",
-        scope_in_place(scope),
+        scope_in_place(scope.has_async_session, scope.arguments),
     )
 
 
@@ -118,98 +111,16 @@ def _left_loop(
         loop.iter,
         "SAFE008",
         f"The loop is left {how}: the generator {scope.name}() {what}{lost}.",
-        scope_in_place(scope),
+        scope_in_place(scope.has_async_session, scope.arguments),
     )
 
 
-def _never_committed(
-    project: Project,
-    source: Source,
-    function: Function,
-    name: str,
-    dependency: Dependency,
-) -> Iterator[Finding]:
-    """SAFE005: only where nobody else can have the session, to commit it."""
-    scope = dependency.scope
-    if scope.commits or project.may_commit_otherwise(scope):
-        return
-    if not _methods(function) & _ROUTES:
-        return
-    wrote: ast.AST | None = None
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name) and node.id == name:
-            call = source.parents[source.parents[node]]
-            method = method_called(call, {name})
-            if method is None or method in ("begin", "commit", "connection"):
-                return
-            if method in _WRITES:
-                wrote = wrote or call
-    if wrote is not None:
-        yield source.finding(
-            wrote,
-            "SAFE005",
-            f"{function.name}() writes to {name!r}, and neither it nor {scope.name}() "
-            "commits: the client is told of success, and the close rolls it all back.",
-            f"call `{name}.commit()`; or {replacement(scope)}",
-        )
-
-
-def _methods(function: Function) -> set[str]:
-    """Return the HTTP methods that a function is registered for by decorators."""
-    return {
-        node.func.attr
-        for node in function.decorator_list
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    }
-
-
-def _context_manager(dependency: Dependency) -> Finding:
-    scope = dependency.scope
+def _context_manager(dependency: Dependency, scope: Scope) -> Finding:
     return dependency.source.finding(
         dependency.call,
         "SAFE011",
         f"{scope.name}() was made a context manager: FastAPI passes on that object, "
         "which is no session, or fails to iterate over it, and each request is a 500.",
         "give Depends() the generator, without the decorator; or use "
-        f"safesession.fastapi.{'async_' if scope.has_async_session else ''}"
-        "session_dependency(engine)",
-    )
-
-
-def _is_answered_before_commit(dependency: Dependency) -> bool:
-    if any(word.arg == "scope" for word in dependency.call.keywords):
-        return False
-    if not dependency.scope.commits:
-        return False
-    source = dependency.source
-    for function in source.functions_around(dependency.call)[:1]:
-        methods = _methods(function)
-        # Where nothing is written no commit can fail, and a stream needs its session.
-        if "websocket" in methods or (methods and methods <= _READING):
-            return False
-        # What it commits by itself is committed in time.
-        if any(
-            isinstance(node, ast.Attribute) and node.attr == "commit"
-            for node in ast.walk(function)
-        ):
-            return False
-        if any(
-            isinstance(node, ast.Name | ast.Attribute)
-            and source.origin(node).endswith(("StreamingResponse", "SourceResponse"))
-            for node in ast.walk(function)
-        ):
-            return False
-    return True
-
-
-def _answered(dependency: Dependency) -> Finding:
-    scope = dependency.scope
-    return dependency.source.finding(
-        dependency.call,
-        "SAFE010",
-        f"{scope.name}() commits after the response, since FastAPI 0.118: the client "
-        "has its 2xx when a commit fails, and may ask before there is anything to "
-        "find.",
-        f'write Depends({scope.name}, scope="function"), the same everywhere; or '
-        f"{replacement(scope)}",
+        + dependency_in_place(scope.has_async_session, scope.arguments),
     )

@@ -9,19 +9,36 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.begun import get_begun, get_begun_inside, get_read_only
 from app.db import get_translated
-from app.deps import SessionDep, get_session
+from app.deps import ReadDep, SessionDep, get_session
 
-router = APIRouter(dependencies=[Depends(get_begun)])  # finds SAFE010
+from . import crud, deps
+
+router = APIRouter(dependencies=[Depends(get_begun)])
 
 
 @router.post("/")
 async def write(session: AsyncSession = Depends(get_session)):  # finds SAFE010
-    ...
+    session.add(object())
 
 
 @router.put("/")
 async def put(session: AsyncSession = Depends(get_begun_inside)):  # finds SAFE010
-    ...
+    await crud.create(session)
+
+
+@router.post("/search")
+async def search(session: ReadDep):
+    return await crud.find(session)
+
+
+@router.post("/alias")
+async def by_alias(session: SessionDep):
+    await crud.create(session=session)
+
+
+@router.post("/module")
+async def by_module(tasks: BackgroundTasks, session: deps.OwnDep):
+    tasks.add_task(crud.create, session)  # finds SAFE009
 
 
 @router.post("/translated")
@@ -50,5 +67,5 @@ async def queue(tasks: BackgroundTasks, session: SessionDep):
     tasks.add_task(print, session)  # finds SAFE009
 
 
-def get_repository(session: AsyncSession = Depends(get_session)):  # finds SAFE010
+def get_repository(session: AsyncSession = Depends(get_session)):
     return session
