@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -356,6 +358,86 @@ def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
         "artifactLocation": {"uri": "not%20so%20good.py"},
         "region": {"startLine": 9, "startColumn": 9, "endLine": 9, "endColumn": 25},
     }
+
+
+# Of the schema of SARIF 2.1.0: what an object has to have, and may have, of what is
+# used. An object may have nothing that its schema does not name.
+SARIF = {
+    "log": ({"version", "runs"}, {"$schema"}),
+    "runs": ({"tool"}, {"columnKind", "invocations", "results"}),
+    "tool": ({"driver"}, set()),
+    "driver": ({"name"}, {"version", "rules"}),
+    "rules": (
+        {"id"},
+        {
+            "defaultConfiguration",
+            "fullDescription",
+            "help",
+            "helpUri",
+            "name",
+            "shortDescription",
+        },
+    ),
+    "defaultConfiguration": (set(), {"level"}),
+    "fullDescription": ({"text"}, set()),
+    "help": ({"text"}, set()),
+    "shortDescription": ({"text"}, set()),
+    "invocations": ({"executionSuccessful"}, {"toolExecutionNotifications"}),
+    "toolExecutionNotifications": ({"message"}, {"level"}),
+    "message": ({"text"}, set()),
+    "results": ({"message"}, {"ruleId", "ruleIndex", "level", "locations"}),
+    "locations": (set(), {"physicalLocation"}),
+    "physicalLocation": ({"artifactLocation"}, {"region"}),
+    "artifactLocation": (set(), {"uri"}),
+    "region": (set(), {"startLine", "startColumn", "endLine", "endColumn"}),
+}
+
+
+def objects_of(kind: str, value: object) -> Iterator[tuple[str, dict[str, object]]]:
+    """Iterate over the objects of a document, and the property that each is of."""
+    if isinstance(value, dict):
+        yield kind, value
+        for name, inner in value.items():
+            yield from objects_of(name, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from objects_of(kind, inner)
+
+
+def test_sarif_has_what_its_schema_requires(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each object has what it has to, and nothing that the schema does not know."""
+    Path("broken.py").write_text("def (")
+    main(["check", ".", "--format", "sarif"])
+
+    seen: set[str] = set()
+    for kind, found in objects_of("log", json.loads(capsys.readouterr().out)):
+        required, known = SARIF[kind]
+        seen.add(kind)
+        assert required <= set(found) <= required | known
+        assert found.get("level", "error") == "error"
+        assert "" not in found.values()
+        if kind == "region":
+            assert all(type(value) is int and value >= 1 for value in found.values())
+    assert set(SARIF) == seen
+
+
+@pytest.mark.parametrize("name", ["ä b.py", "a:b.py", "100%41#?.py"])
+def test_sarif_names_a_file_by_its_uri(
+    capsys: pytest.CaptureFixture[str], place: Path, name: str
+) -> None:
+    """A path is a reference as it is given; one that is absolute has its scheme."""
+    Path("faulty.py").rename(name)
+
+    for given in (name, str(place / name)):
+        main(["check", given, "--format", "sarif"])
+        (result,) = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+        uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        split = urlsplit(uri)
+        assert re.fullmatch(r"[\w.~%/:-]+", uri, re.ASCII)
+        assert given == unquote(split.path)
+        assert split.scheme == ("file" if given != name else "")
 
 
 @pytest.mark.parametrize(

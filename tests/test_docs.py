@@ -40,6 +40,7 @@ WITHOUT_PYTHON = {
 }
 
 SHOWS_A_LEAK = pytest.mark.allow_session_leaks(reason="it is one of the faults")
+LEAKING = {"why.md", "SAFE013.md"}
 SET_UP = 'python3 -m venv .venv && .venv/bin/pip install -q "nox[uv]" && '
 DEMO = f"{SET_UP}.venv/bin/nox -s demo"
 TESTS = f"{SET_UP}.venv/bin/nox"
@@ -160,7 +161,7 @@ LANGUAGES: dict[str, Evaluator] = {
 
 def parameter(path: Path) -> Any:
     """Return a document as a parameter, with what it is allowed to do."""
-    marks = [SHOWS_A_LEAK] if path.name == "why.md" else []
+    marks = [SHOWS_A_LEAK] if path.name in LEAKING else []
     return pytest.param(path, id=str(path.relative_to(ROOT)), marks=marks)
 
 

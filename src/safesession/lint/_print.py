@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -79,6 +80,12 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
         "id": rule.code,
         "name": rule.name,
         "shortDescription": {"text": rule.summary},
+        # GitHub shows both, and asks for a text of help where there is no page.
+        "fullDescription": {"text": rule.summary},
+        "help": {
+            "text": f"{rule.summary} What is found says what to write in its place. A "
+            f"comment, `# noqa: {rule.code}`, on its line silences it."
+        },
         "defaultConfiguration": {"level": "error"},
     }
     if page := page_of(rule):
@@ -88,7 +95,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 
 def _sarif_result(one: Finding) -> dict[str, Any]:
     location = {
-        "artifactLocation": {"uri": quote(one.path)},
+        "artifactLocation": {"uri": _uri(Path(one.path))},
         "region": {
             "startLine": one.line,
             "startColumn": one.column,
@@ -103,6 +110,11 @@ def _sarif_result(one: Finding) -> dict[str, Any]:
         "message": {"text": f"{one.message} Instead: {one.replacement}"},
         "locations": [{"physicalLocation": location}],
     }
+
+
+def _uri(path: Path) -> str:
+    """Return a path as a reference, or with its scheme where it is absolute."""
+    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
 
 
 def github(report: Report) -> str:

@@ -227,7 +227,12 @@ def committed_in_time(session: Session = Depends(get_session, scope="function"))
     session.add(Order())
 
 
-def unit_of_work(session: SessionDep):
+def get_shared():
+    with Session(engine) as session:
+        yield session
+
+
+def unit_of_work(session: Session = Depends(get_shared)):
     yield session
     session.commit()
 
@@ -238,13 +243,13 @@ def of_a_unit_of_work(session: Session = Depends(unit_of_work)):
     session.add(Order())
 
 
-def get_again():
-    session = get_again()
+def get_session_again():
+    session = get_session_again()
     yield session
     session.commit()
     session.info["committed"] = True
 
 
 @router.post("/again")
-def of_one_that_calls_itself(session: Session = Depends(get_again)):
+def of_one_that_calls_itself(session: Session = Depends(get_session_again)):
     session.add(Order())
