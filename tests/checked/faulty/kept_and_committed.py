@@ -50,8 +50,8 @@ def logged_and_raised():
 
 
 @contextmanager
-def rolled_back_within():
-    session = Session(engine)
+def rolled_back_within(bind):
+    session = Session(bind)
     try:
         try:
             yield session

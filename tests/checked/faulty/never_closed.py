@@ -94,6 +94,16 @@ def write_and_commit(session: Session = Depends(get_closed_by_all)):
     session.commit()
 
 
+def get_unread():
+    return SessionLocal()
+
+
+@app.get("/unread")
+def prepare_a_query(session: Session = Depends(get_unread)):
+    """Open no connection, as nothing is executed."""
+    session.query(object).filter_by(id=1)
+
+
 def get_closed_by_another():
     return SessionLocal()
 

@@ -91,8 +91,16 @@ def gives_it_outside(session: SessionDep):
 @router.post("/starred")
 def gives_it_somehow(session: SessionDep, *more):
     session.add(Order())
-    takes_anything(*more, session)
+    takes_two(*more, session)
+
+
+@router.post("/by-some-name")
+def gives_it_by_some_name(session: SessionDep):
+    session.add(Order())
     takes_anything(other=session)
+
+
+def takes_two(one, session=None): ...
 
 
 def takes_anything(session=None, **other): ...
@@ -122,6 +130,14 @@ def in_a_function_of_its_own(session: SessionDep):
         session.commit()
 
     finish()
+
+
+@router.post("/nested-write")
+def has_a_write_that_is_not_called(session: SessionDep):
+    def save():
+        session.add(Order())
+
+    router.on_shutdown.append(save)
 
 
 @router.post("/attribute")
