@@ -358,7 +358,7 @@ def test_server_that_fails_in_commit(
 
     error = raised.value
     assert error.orig is failed
-    assert not is_retryable(error) or not is_unknown
+    assert is_retryable(error) is not is_unknown
     assert isinstance(error, OutcomeUnknown) is is_unknown
     assert not error.connection_invalidated
     if is_unknown:

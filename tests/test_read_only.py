@@ -1,6 +1,7 @@
 """Sessions that cannot write, and what they leave for those that can."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from unittest.mock import Mock
 
@@ -243,6 +244,28 @@ def test_transaction_that_the_block_ends_itself(
     assert texts == ["kept", "of another"]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "invalidate"])
+def test_transaction_that_the_block_ends_on_the_connection(
+    seeded: Habitat, observer: Engine, end: str
+) -> None:
+    """The session is told of nothing, and what comes after is read-only too."""
+    ended: list[str] = []
+
+    def end_and_write(session: Session) -> None:
+        connection = session.connection()
+        getattr(connection, end)()
+        connection.rollback()
+        with suppress(DBAPIError):
+            connection.execute(text(IN_TEXT["insert"]))
+        connection.commit()
+        ended.append(end)
+
+    seeded.run(end_and_write, read_only=True)
+
+    assert ended == [end]
+    assert stored(observer) == ["kept"]
+
+
 def test_session_that_the_block_closes_itself(seeded: Habitat) -> None:
     """A connection that goes back before the end goes back as it was."""
     sessions: list[Session] = []
@@ -373,68 +396,6 @@ def test_savepoint_in_a_read_only_session(engine: Engine) -> None:
                 session.add(Note(text="within"))
             with pytest.raises(DBAPIError):
                 session.execute(text(IN_TEXT["insert"]))
-
-
-def test_engine_in_autocommit(make_engine: Callable[..., Engine]) -> None:
-    """Without transactions, each statement is refused by itself."""
-    engine = make_engine(isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
-
-    with pytest.raises(DBAPIError), session_scope(engine, read_only=True) as session:
-        session.scalars(select(Note)).all()
-        session.execute(text(IN_TEXT["insert"]))
-    with session_scope(engine) as session:
-        session.add(Note(text="after"))
-
-    assert stored(engine) == ["after"]
-
-
-def autocommit_by_arguments(make_engine: Callable[..., Any]) -> Any:
-    return make_engine(connect_args={"autocommit": True})
-
-
-def autocommit_by_event(make_engine: Callable[..., Any]) -> Any:
-    engine = make_engine()
-    event.listen(getattr(engine, "sync_engine", engine), "connect", set_autocommit)
-    return engine
-
-
-def set_autocommit(driver_connection: Any, record: object) -> None:
-    driver_connection.autocommit = True
-
-
-@pytest.mark.on("postgresql")
-@pytest.mark.parametrize("make", [autocommit_by_arguments, autocommit_by_event])
-def test_driver_in_autocommit(
-    make_engine: Callable[..., Engine], make: Callable[..., Any]
-) -> None:
-    """Where SQLAlchemy alone takes it for a transaction, nothing is written either."""
-    engine = make(make_engine)
-
-    with pytest.raises(DBAPIError), session_scope(engine, read_only=True) as session:
-        session.execute(text(IN_TEXT["insert"]))
-    assert stored(engine) == []
-    with session_scope(engine) as session:
-        session.add(Note(text="after"))
-
-    assert stored(engine) == ["after"]
-
-
-@pytest.mark.anyio
-@pytest.mark.on("postgresql")
-async def test_async_driver_in_autocommit(
-    make_async_engine: Callable[..., AsyncEngine], observer: Engine
-) -> None:
-    """The same by asyncio."""
-    engine = autocommit_by_event(make_async_engine)
-
-    with pytest.raises(DBAPIError):
-        async with async_session_scope(engine, read_only=True) as session:
-            await session.execute(text(IN_TEXT["insert"]))
-    assert stored(observer) == []
-    async with async_session_scope(engine) as session:
-        session.add(Note(text="after"))
-
-    assert stored(observer) == ["after"]
 
 
 @pytest.mark.on("postgresql", "mariadb")

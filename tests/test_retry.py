@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from stamina.instrumentation import set_on_retry_hooks
 
-from models import Note, stored
+from models import Base, Note, stored
 from safesession import (
     EngineNotConfigured,
     InvalidArgument,
@@ -425,6 +425,9 @@ async def test_async_transaction_of_somebody_else(async_engine: AsyncEngine) -> 
         for bind in (session, connection):
             with pytest.raises(InvalidArgument, match="begun by somebody else"):
                 async_in_session(bind)  # type: ignore[arg-type]
+        maker = async_sessionmaker(binds={Note: connection})
+        with pytest.raises(InvalidArgument, match="sessions join a connection"):
+            await async_run_in_session(maker, work_for("async_run_in_session"))
 
 
 def test_argument_of_the_wrong_kind_is_told_at_once(engine: Engine) -> None:
@@ -719,7 +722,9 @@ def test_listeners_stay_with_the_session(engine: Engine) -> None:
     assert not engine._has_events
 
 
-@pytest.mark.parametrize("how", ["sessionmaker", "callable", "maker's callable"])
+@pytest.mark.parametrize(
+    "how", ["sessionmaker", "callable", "maker's callable", "binds", "one of binds"]
+)
 def test_connection_of_somebody_else_by_another_way(
     run: Callable[..., Any], engine: Engine, observer: Engine, how: str
 ) -> None:
@@ -732,6 +737,8 @@ def test_connection_of_somebody_else_by_another_way(
             "sessionmaker": maker,
             "callable": lambda: connection,
             "maker's callable": lambda: maker,
+            "binds": sessionmaker(binds={Note: connection}),
+            "one of binds": sessionmaker(engine, binds={Base: connection}),
         }[how]
 
         with pytest.raises(InvalidArgument) as raised:
@@ -739,7 +746,7 @@ def test_connection_of_somebody_else_by_another_way(
         connection.commit()
 
     given = "an object of type sessionmaker"
-    if how != "sessionmaker":
+    if "callable" in how:
         given = "the function <lambda>()"
     assert str(raised.value) == (
         f"run_in_session() got {given} as its bind, whose sessions join a connection, "
@@ -750,15 +757,18 @@ def test_connection_of_somebody_else_by_another_way(
     assert stored(observer) == ["outer"]
 
 
+@pytest.mark.parametrize("by_class", [True, False])
 @pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint"])
 def test_savepoint_in_a_transaction_of_somebody_else(
-    engine: Engine, observer: Engine, mode: Any
+    engine: Engine, observer: Engine, mode: Any, by_class: bool
 ) -> None:
     """As tests have it: each attempt is a savepoint, and the rest is as it was."""
     with engine.connect() as connection:
         connection.execute(insert(Note).values(text="outer"))
         connection.begin_nested()
-        maker = sessionmaker(connection, join_transaction_mode=mode)
+        binds: dict[str, Any] = {"binds": {Note: connection}}
+        binds = binds if by_class else {"bind": connection}
+        maker = sessionmaker(**binds, join_transaction_mode=mode)
 
         assert run_in_session(maker, Refused(refusal())) == "returned"
         with pytest.raises(OperationalError):

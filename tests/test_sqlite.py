@@ -5,7 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import (
+    Engine,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -232,3 +242,77 @@ def test_rollback_on_one_of_several_engines(make_engine: Callable[..., Engine]) 
             session.execute(text(OR_ROLLBACK), bind_arguments={"mapper": Note})
 
     assert stored(engine) == []
+
+
+def in_upper_case() -> Any:
+    found = select(Note.id).cte("found")
+    return (
+        update(Note)
+        .where(Note.id.in_(select(found.c.id)))
+        .values(text=func.upper(Note.text))
+    )
+
+
+def removal() -> Any:
+    found = select(Note.id).cte("found")
+    return delete(Note).where(Note.id.in_(select(found.c.id)))
+
+
+@pytest.mark.parametrize("statement", [in_upper_case, removal])
+@pytest.mark.parametrize("isolation_level", [None, "AUTOCOMMIT"])
+def test_write_that_begins_with_an_expression(
+    habitat: Habitat,
+    observer: Engine,
+    statement: Callable[[], Any],
+    isolation_level: str | None,
+) -> None:
+    """The driver begins nothing for it, and it is undone with the rest all the same.
+
+    But not where each statement is to be committed by itself.
+    """
+    assert habitat.run(lambda session: session.add(Note(text="kept"))) is None
+    error = LookupError("of the block")
+    options = {} if isolation_level is None else {"isolation_level": isolation_level}
+
+    def write_and_fail(session: Session) -> BaseException:
+        session.connection(execution_options=options)
+        session.execute(statement())
+        return error
+
+    assert habitat.run(write_and_fail) is error
+    assert (stored(observer) == ["kept"]) is (isolation_level is None)
+
+
+def test_write_that_begins_with_an_expression_is_committed(
+    habitat: Habitat, observer: Engine
+) -> None:
+    """It is, and by the scope."""
+    assert habitat.run(lambda session: session.add(Note(text="kept"))) is None
+
+    def write(session: Session) -> None:
+        session.execute(in_upper_case())
+
+    assert habitat.run(write) is None
+    assert stored(observer) == ["KEPT"]
+
+
+@pytest.mark.parametrize("kept", ["CREATE TABLE kept (id INTEGER)", "WITH"])
+def test_statement_that_the_driver_takes_for_no_write(
+    engine: Engine, observer: Engine, kept: str
+) -> None:
+    """It is committed by itself, where nothing was written before."""
+    if kept == "WITH":
+        kept = "WITH one AS (SELECT 'kept') INSERT INTO note (text) SELECT * FROM one"
+    found: list[bool] = []
+
+    for first in ("SELECT 1", "INSERT INTO note (text) VALUES ('first')"):
+        with pytest.raises(LookupError), session_scope(engine) as session:
+            session.execute(text(first))
+            session.execute(text(kept))
+            raise LookupError
+        found.append(bool(stored(observer)) or inspect(observer).has_table("kept"))
+        with observer.begin() as connection:
+            connection.execute(text("DELETE FROM note"))
+            connection.execute(text("DROP TABLE IF EXISTS kept"))
+
+    assert found == [True, False]

@@ -15,9 +15,11 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from ._begun import begun_by, has_begun_on_sqlite
+from ._autocommit import commits_each
+from ._begun import begun_by
 from ._codes import mysql_code, sqlstate_of
 from ._report import describe
+from ._sqlite import begin_sqlite, has_begun_on_sqlite
 
 # What MySQL and MariaDB say when they have undone the transaction, and not the
 # statement alone.
@@ -71,6 +73,9 @@ def _remember_on_mysql(context: ExceptionContext) -> None:
     transaction = connection.get_transaction()
     if transaction is None or not (code in _UNDOING or in_doubt):
         return
+    # What was before is committed, then.
+    if commits_each(connection):
+        return
     # One that is not in doubt stays.
     if not (in_doubt and _has_failed_in(connection, transaction)):
         _failures[connection] = _Failure(describe(failure), ref(transaction), in_doubt)
@@ -95,7 +100,12 @@ def _remember_on_sqlite(context: ExceptionContext) -> None:
 
 def _note_begun(*sent: Any) -> None:
     # The last of what a driver is sent is the context of the statement.
-    connection: Connection = sent[-1].root_connection
+    context = sent[-1]
+    connection: Connection = context.root_connection
+    # The driver takes it for no write, and would have it committed by itself.
+    unseen = context.isupdate or context.isdelete
+    if unseen and context.statement.startswith("WITH") and not commits_each(connection):
+        begin_sqlite(connection)
     connection.info[_BEGUN] = has_begun_on_sqlite(connection)
 
 

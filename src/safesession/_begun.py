@@ -1,7 +1,5 @@
 """What a session has begun, and on which connections."""
 
-from typing import Any
-
 from sqlalchemy import Connection, Transaction
 from sqlalchemy.orm import Session
 
@@ -21,13 +19,3 @@ def is_lent(session: Session, connection: Connection) -> bool:
     transaction = session.get_transaction()
     # Private, too.
     return transaction is not None and not transaction._connections[connection][3]
-
-
-def has_begun_on_sqlite(connection: Connection) -> bool | None:
-    """Tell whether SQLite is in a transaction; ``None`` if it cannot be asked."""
-    driver_connection: Any = connection.connection.driver_connection
-    try:
-        return bool(driver_connection.in_transaction)
-    except Exception:
-        # It is closed, or dead.
-        return None

@@ -5,7 +5,7 @@ import socket
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from ._lost import was_connecting, was_lost_in_commit
+from ._lost import gave_way_in_commit, was_connecting, was_lost_in_commit
 from .errors import OutcomeUnknown
 
 # Of the SQL standard, of PostgreSQL (Appendix A of its documentation), CockroachDB and
@@ -97,7 +97,7 @@ def is_retryable(error: BaseException) -> bool:
     if (code := _sqlite_code(driver_error)) is not None:
         return code in _SQLITE_CODES
     if (code := mysql_code(driver_error)) is not None:
-        return code in _MYSQL_CODES
+        return code in _MYSQL_CODES or gave_way_in_commit(driver_error)
     if (sqlstate := sqlstate_of(driver_error)) is not None:
         return sqlstate in _SQLSTATES
     return was_connecting(error) and _nobody_answers(error, driver_error)

@@ -6,9 +6,10 @@ from typing import Any
 from sqlalchemy import Connection, NestedTransaction, event
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._autocommit import commits_each
 from ._begun import begun_by, is_lent
 from ._finish import FAILED_COMMITS
-from ._opening import begin_sqlite
+from ._sqlite import begin_sqlite
 
 # Where SQLAlchemy has the driver commit, after its listeners were told.
 _COMMITTING = {"_commit_impl", "_commit_twophase_impl"}
@@ -40,7 +41,7 @@ class Commits:
     def _after_begin(
         self, session: Session, transaction: SessionTransaction, connection: Connection
     ) -> None:
-        if connection._is_autocommit_isolation():
+        if commits_each(connection):
             self._stands = True
         elif not is_lent(session, connection):
             # By two events, and not by after_commit alone: a session may have several
@@ -77,7 +78,14 @@ def _failed_to_commit(error: BaseException) -> Any:
 
 def may_join(session: Session) -> bool:
     """Tell whether the session is to join what may be somebody else's transaction."""
-    mode, bind = session.join_transaction_mode, session.bind
-    if mode == "create_savepoint" or not isinstance(bind, Connection):
+    mode = session.join_transaction_mode
+    if mode == "create_savepoint":
         return False
-    return mode != "conditional_savepoint" or not bind.in_nested_transaction()
+    # Those of classes and tables, which are private in SQLAlchemy before 2.1.
+    known = vars(session)
+    binds: dict[Any, Any] = known.get("_Session__binds") or known.get("binds", {})
+    return any(
+        isinstance(bind, Connection)
+        and not (mode == "conditional_savepoint" and bind.in_nested_transaction())
+        for bind in (session.bind, *binds.values())
+    )

@@ -17,7 +17,9 @@ _TWO_PHASE = {"do_prepare_twophase": False, "do_commit_twophase": True}
 _UNKNOWN = ("08007", "40003")
 # Of MySQL and MariaDB: a Galera node says so that has lost the others meanwhile.
 _ERROR_DURING_COMMIT = 1180
-# The number in its text of a conflict, in group replication: that is rolled back.
+# The number in its text of HA_ERR_LOCK_DEADLOCK. MySQL's InnoDB returns it to COMMIT
+# where a transaction of a higher priority has ended this one, as in group replication;
+# and it has rolled back before.
 _LOCK_DEADLOCK = "149"
 
 
@@ -32,10 +34,18 @@ def was_lost_in_commit(error: DBAPIError) -> bool:
 def _says_unknown(driver_error: BaseException | None) -> bool:
     if getattr(driver_error, "sqlstate", None) in _UNKNOWN:
         return True
-    codes = getattr(driver_error, "args", ())[:1]
-    if codes != (_ERROR_DURING_COMMIT,):
+    return _failed_in_commit(driver_error) and not gave_way_in_commit(driver_error)
+
+
+def gave_way_in_commit(driver_error: BaseException | None) -> bool:
+    """Tell whether MySQL has rolled back in COMMIT, for what others did."""
+    if not _failed_in_commit(driver_error):
         return False
-    return _LOCK_DEADLOCK not in str(driver_error).split()
+    return _LOCK_DEADLOCK in str(driver_error).split()
+
+
+def _failed_in_commit(driver_error: BaseException | None) -> bool:
+    return getattr(driver_error, "args", ())[:1] == (_ERROR_DURING_COMMIT,)
 
 
 def _was_committing(error: DBAPIError) -> bool:

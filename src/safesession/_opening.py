@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
 from ._aborted import WATCHED, watch
-from ._begun import begun_by, has_begun_on_sqlite
+from ._begun import begun_by
 from ._binds import describe, hint, is_callable_bind
 from ._read_only import forbid_writes
 from ._report import logger
+from ._sqlite import begin_sqlite
 from .errors import EngineNotConfigured, InvalidArgument
 
 
@@ -209,16 +210,3 @@ def _begin_below_savepoint(
 ) -> None:
     if session.in_nested_transaction():
         begin_sqlite(connection)
-
-
-def begin_sqlite(connection: Connection) -> None:
-    """Have SQLite begin what SQLAlchemy calls a transaction."""
-    # pysqlite begins no transaction before the first write, and a SAVEPOINT outside of
-    # a transaction is one itself: its RELEASE would commit.
-    if connection.dialect.name != "sqlite":
-        return
-    # One that is dead cannot be asked: SQLAlchemy finds it out at the next statement.
-    if has_begun_on_sqlite(connection) is False:
-        driver_connection: Any = connection.connection.driver_connection
-        level = driver_connection.isolation_level or "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {level}")

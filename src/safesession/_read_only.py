@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.dml import UpdateBase
 
+from ._autocommit import commits_each
 from .errors import WriteRefused
 
 
@@ -79,8 +80,15 @@ class _Guard:
 
     def forbid(self, connection: Connection) -> None:
         """Have a connection refuse writes."""
-        self.connections.add(connection)
-        event.listen(connection, "before_execute", _refuse_statement)
+        if connection not in self.connections:
+            self.connections.add(connection)
+            event.listen(connection, "before_execute", _refuse_statement)
+            # Its own commit() and rollback() end what was forbidden in it, and the
+            # session is told of nothing.
+            event.listen(connection, "begin", self._forbid_in_database)
+        self._forbid_in_database(connection)
+
+    def _forbid_in_database(self, connection: Connection) -> None:
         way = _way_of(connection, self.savepoint is not None)
         if way is None:
             return
@@ -98,6 +106,7 @@ class _Guard:
         event.remove(session, "after_begin", self._after_begin)
         for connection in self.connections:
             event.remove(connection, "before_execute", _refuse_statement)
+            event.remove(connection, "begin", self._forbid_in_database)
             _allow(connection)
 
 
@@ -142,10 +151,8 @@ def _way_of(connection: Connection, in_savepoint: bool) -> _Way | None:
     if name == "sqlite":
         return _SQLITE
     if name == "postgresql":
-        # Not SQLAlchemy, which knows only of what it has set itself.
-        driver_connection = connection.connection.dbapi_connection
-        is_autocommit = getattr(driver_connection, "autocommit", False)
-        return _POSTGRESQL_AUTOCOMMIT if is_autocommit else _POSTGRESQL
+        each = commits_each(connection)
+        return _POSTGRESQL_AUTOCOMMIT if each else _POSTGRESQL
     # It is not for the transaction that has begun before.
     if name in ("mysql", "mariadb") and not in_savepoint:
         dialect: Any = connection.dialect

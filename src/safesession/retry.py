@@ -86,7 +86,7 @@ def run_in_session(
     returned when it is committed. It is called again after an error that
     :func:`is_retryable` tells, wherever it arose, COMMIT included: so it is to do
     nothing outside of the session that must not be done twice. It is not called again
-    once anything was committed, by itself or by an engine that is in AUTOCOMMIT.
+    once anything was committed, by itself or by a driver that is in autocommit.
 
     .. code-block:: python
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, event
 
 from safesession._binds import describe
-from safesession._opening import SYNC, Flavour, begin_sqlite
+from safesession._opening import SYNC, Flavour
+from safesession._sqlite import begin_sqlite
 from safesession.errors import InvalidArgument, ScopeMisuse
 
 
