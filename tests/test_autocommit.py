@@ -299,17 +299,6 @@ class TestAutocommitOfSQLite:
 
         assert stored(observer) == ["of attempt 1"]
 
-    def test_savepoint(self, make_engine: Make, observer: Engine) -> None:
-        """It would begin a transaction that nobody ends."""
-        engine = make_engine(connect_args={"autocommit": True})
-
-        for begin_first in (True, False):
-            with pytest.raises(InvalidArgument) as raised:
-                save(engine, begin_first)
-            assert str(raised.value) == REFUSED
-
-        assert stored(observer) == []
-
     @pytest.mark.anyio
     async def test_async_savepoint(
         self, make_async_engine: Make, observer: Engine
@@ -328,17 +317,36 @@ class TestAutocommitOfSQLite:
         assert stored(observer) == []
 
 
-REFUSED = (
-    "A savepoint was asked for on a connection of SQLite that has autocommit=True: "
-    "there commit() and rollback() of the driver do nothing, so that what comes after "
-    "it may be lost. Pass connect_args={'autocommit': False} to create_engine()."
-)
+class SaysAutocommit(sqlite3.Connection):
+    """One that older Pythons have not."""
+
+    autocommit = True  # type: ignore[assignment]
 
 
-def save(engine: Engine, begin_first: bool) -> None:
-    with session_scope(engine) as session:
+@pytest.mark.on("sqlite")
+@pytest.mark.parametrize("begin_first", [True, False])
+def test_savepoint_where_commit_does_nothing(
+    make_engine: Make, observer: Engine, begin_first: bool
+) -> None:
+    """It would begin a transaction that nobody ends."""
+    arguments: dict[str, Any] = {"autocommit": True}
+    if not hasattr(sqlite3.Connection, "autocommit"):
+        arguments = {"factory": SaysAutocommit}
+    engine = make_engine(connect_args=arguments)
+
+    with pytest.raises(InvalidArgument) as raised, session_scope(engine) as session:
         if begin_first:
             session.scalars(select(Note)).all()
         with session_scope(session):
             session.add(Note(text="within"))
             session.flush()
+
+    assert str(raised.value) == REFUSED
+    assert stored(observer) == []
+
+
+REFUSED = (
+    "A savepoint was asked for on a connection of SQLite that has autocommit=True: "
+    "there commit() and rollback() of the driver do nothing, so that what comes after "
+    "it may be lost. Pass connect_args={'autocommit': False} to create_engine()."
+)

@@ -316,6 +316,25 @@ def test_connection_of_somebody_else_is_left_as_it_was(
     assert stored(observer) == ["of the owner"]
 
 
+def test_connection_of_somebody_else_that_is_used_again(
+    engine: Engine, observer: Engine
+) -> None:
+    """Each transaction on it is read-only, and the owner's after them is not."""
+    with engine.connect() as connection:
+        with session_scope(connection, read_only=True) as session:
+            for _ in range(2):
+                session.scalars(select(Note)).all()
+                with pytest.raises(DBAPIError):
+                    session.execute(text(IN_TEXT["insert"]))
+                session.rollback()
+        connection.execute(text("INSERT INTO note (text) VALUES ('of the owner')"))
+        connection.commit()
+        connection.execute(insert(Note).values(text="of the owner, too"))
+        connection.commit()
+
+    assert stored(observer) == ["of the owner", "of the owner, too"]
+
+
 @pytest.mark.on("sqlite")
 def test_savepoint_of_somebody_else(engine: Engine, observer: Engine) -> None:
     """The session's own rollback leaves it to the end to let the owner write."""

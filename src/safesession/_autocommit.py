@@ -25,11 +25,12 @@ def commits_each(connection: Connection) -> bool:
 
 
 def _is_told_to(connection: Connection) -> bool:
-    adapted: Any = connection.connection.dbapi_connection
-    # MySQL's drivers have a method that sets it by the name of the others' attribute.
+    pooled: Any = connection.connection
+    # MySQL's drivers have a method that sets it by the name of the others' attribute,
+    # and SQLAlchemy's adapter of asyncmy tells it from 2.1 on.
     with suppress(AttributeError):
-        return bool(adapted.get_autocommit())
-    return getattr(adapted, "autocommit", False) is True
+        return bool(pooled.driver_connection.get_autocommit())
+    return getattr(pooled.dbapi_connection, "autocommit", False) is True
 
 
 def _is_in_transaction(driver: Any) -> bool:
