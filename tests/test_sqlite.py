@@ -11,6 +11,7 @@ from sqlalchemy import (
     delete,
     event,
     func,
+    insert,
     inspect,
     select,
     text,
@@ -253,12 +254,17 @@ def in_upper_case() -> Any:
     )
 
 
+def addition() -> Any:
+    found = select(Note.text).cte("found")
+    return insert(Note).from_select(["text"], select(found.c.text + "!"))
+
+
 def removal() -> Any:
     found = select(Note.id).cte("found")
     return delete(Note).where(Note.id.in_(select(found.c.id)))
 
 
-@pytest.mark.parametrize("statement", [in_upper_case, removal])
+@pytest.mark.parametrize("statement", [addition, in_upper_case, removal])
 @pytest.mark.parametrize("isolation_level", [None, "AUTOCOMMIT"])
 def test_write_that_begins_with_an_expression(
     habitat: Habitat,

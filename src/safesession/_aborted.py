@@ -103,8 +103,8 @@ def _note_begun(*sent: Any) -> None:
     context = sent[-1]
     connection: Connection = context.root_connection
     # The driver takes it for no write, and would have it committed by itself.
-    unseen = context.isupdate or context.isdelete
-    if unseen and context.statement.startswith("WITH") and not commits_each(connection):
+    writes = context.isinsert or context.isupdate or context.isdelete
+    if writes and context.statement.startswith("WITH") and not commits_each(connection):
         begin_sqlite(connection)
     connection.info[_BEGUN] = has_begun_on_sqlite(connection)
 
