@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 
 from apps import client, get, while_no_thread_is_free, write
 from models import Note, stored
-from safesession import _threads
+from safesession import _threads, _workers
 from safesession.fastapi import async_session_dependency, session_dependency
 
 pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
@@ -42,8 +42,7 @@ async def test_unused_sync_session_needs_no_thread(
     async def count(*args: Any, **options: Any) -> None:
         hops.append(args)
 
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "run_in_executor", count)
+    monkeypatch.setattr(_threads, "in_thread", count)
 
     app = FastAPI()
     get_session = session_dependency(engine, class_=Watched)
@@ -291,7 +290,7 @@ async def test_exit_where_no_thread_can_be_started(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    _threads._idle_threads(os.getpid()).clear()
+    _workers._workers_of(os.getpid())._idle.clear()
 
     assert 400 == (await get(app)).status_code
     assert 0 == engine.pool.checkedout()  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -20,6 +20,7 @@ class Exit(ABC):
 
     __slots__ = (
         "_commit_on",
+        "_decided",
         "_done",
         "_error",
         "_failure",
@@ -39,7 +40,8 @@ class Exit(ABC):
         self._session = session
         self._commit_on = commit_on
         self._savepoint = savepoint
-        self._outcome: Outcome | None = None
+        self._outcome: Outcome
+        self._decided = False
         self._error: BaseException | None = None
         self._failure: BaseException | None = None
         self._done = False
@@ -53,10 +55,11 @@ class Exit(ABC):
         from doing.
         """
         interrupt = error
-        if self._outcome is None:
+        if not self._decided:
             interrupt = None
             self._error = error
             self._outcome = decide(error, self._commit_on)
+            self._decided = True
             self._try_at_once(self._outcome)
             if not self._done:
                 interrupt = await self._wait_in_place()
@@ -73,7 +76,8 @@ class Exit(ABC):
             elif interrupt is not error:
                 set_context(interrupt, error)
             raise_in_place(interrupt)
-        raise_in_place(self._failure)
+        if self._failure is not None:
+            raise_in_place(self._failure)
 
     def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""
@@ -88,8 +92,7 @@ class Exit(ABC):
                 self._done = True
 
     def _finish(self) -> BaseException | None:
-        outcome = cast(Outcome, self._outcome)
-        return finish(self._session, self._savepoint, outcome, self._error)
+        return finish(self._session, self._savepoint, self._outcome, self._error)
 
     @abstractmethod
     async def _where_it_waits(self) -> None:

@@ -48,13 +48,13 @@ class Scope(Generic[T]):
             opening = replace(
                 opening, class_=class_, missing_ok=missing_ok, read_only=read_only
             )
-        self._session: Any = None
-        self._open: Callable[[], Any] | None = None
+        self._session: Any
+        self._open: Callable[[], Any] | None
         if isinstance(bind, opening.flavour.session):
             opening.refuse_class_beside(bind)
-            self._session = bind
+            self._session, self._open = bind, None
         else:
-            self._open = opening.on(bind)
+            self._session, self._open = None, opening.on(bind)
         self._commit_on: CommitOn = ()
         if commit_on != () or read_only:
             self._commit_on = what_to_commit_on(opening.call, commit_on, read_only)
