@@ -71,6 +71,12 @@ def test_raised_in_the_loop(kind: str, end: str, async_engine: AsyncEngine) -> N
     assert len(found) > 300 / int(step)
     broken = [(position, faults) for position, faults in found if faults]
     unavoidable = [(position, ["connection out"]) for position in known]
+    # There the loop is interrupted in a callback, which knows nothing of the task.
+    unavoidable += [
+        (position, ["exception of the block lost"])
+        for position, _ in found
+        if position[0] == "_end"
+    ]
     assert [each for each in broken if each not in unavoidable] == []
 
 

@@ -5,7 +5,7 @@ import sys
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -20,7 +20,6 @@ class Exit(ABC):
 
     __slots__ = (
         "_commit_on",
-        "_decided",
         "_done",
         "_error",
         "_failure",
@@ -40,8 +39,7 @@ class Exit(ABC):
         self._session = session
         self._commit_on = commit_on
         self._savepoint = savepoint
-        self._outcome: Outcome
-        self._decided = False
+        self._outcome: Outcome | None = None
         self._error: BaseException | None = None
         self._failure: BaseException | None = None
         self._done = False
@@ -55,11 +53,10 @@ class Exit(ABC):
         from doing.
         """
         interrupt = error
-        if not self._decided:
+        if self._outcome is None:
             interrupt = None
             self._error = error
             self._outcome = decide(error, self._commit_on)
-            self._decided = True
             self._try_at_once(self._outcome)
             if not self._done:
                 interrupt = await self._wait_in_place()
@@ -92,7 +89,8 @@ class Exit(ABC):
                 self._done = True
 
     def _finish(self) -> BaseException | None:
-        return finish(self._session, self._savepoint, self._outcome, self._error)
+        outcome = cast(Outcome, self._outcome)
+        return finish(self._session, self._savepoint, outcome, self._error)
 
     @abstractmethod
     async def _where_it_waits(self) -> None:
