@@ -75,6 +75,29 @@ def test_crash_is_no_verdict(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+def test_verify_of_an_app_tells_whose_session_it_is(
+    factories: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The route stands below the table, also where all is kept."""
+    Path("service.py").write_text(
+        "from fastapi import Depends, FastAPI\n"
+        "from sqlalchemy.orm import Session\n"
+        "from factories import safe\n"
+        "app = FastAPI()\n"
+        "@app.get('/notes')\n"
+        "def notes(session: Session = Depends(safe)): pass\n"
+    )
+    ignored = "1,2,3,4,5,6,9,10,11,13,14,15"
+
+    assert main(["verify", "service:app", "factories:safe", "--ignore", ignored]) == 0
+
+    details = capsys.readouterr().out.partition("\n\n")[2]
+    assert details == (
+        "app\n    Its session is that of the route /notes, from the function "
+        "get_session().\n\n"
+    )
+
+
 def test_verify_finds_what_is_below_a_name(factories: ModuleType) -> None:
     """A name may have dots, and a route is of an app."""
     assert main(["verify", "factories:begin.begin", "--ignore", "1,3,5,6,7"]) == 0

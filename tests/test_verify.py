@@ -500,8 +500,28 @@ def test_app_is_held_by_the_session_of_a_route(engine: Engine) -> None:
     """The session is found below other dependencies, and taken as it is declared."""
     app = notes_app(dependency(engine))
 
-    assert 10 in broken(app, route="/faulty")
-    verify(notes_app(session_dependency(engine))).raise_for_broken()
+    of_faulty = verify(app, route="/faulty")
+    of_first = verify(notes_app(session_dependency(engine)))
+
+    assert 10 in of_faulty.broken
+    of_first.raise_for_broken()
+    whence = "Its session is that of the route {}, from the function get_session()."
+    assert [whence.format("/faulty")] == of_faulty.notes
+    assert [whence.format("/notes")] == of_first.notes
+    assert whence.format("/notes") in str(of_first)
+
+
+def test_path_of_several_endpoints_is_looked_through(engine: Engine) -> None:
+    """Where one path is of several methods, the one that has a session is found."""
+    app = FastAPI()
+
+    @app.post("/notes")
+    def add(session: Session = Depends(session_dependency(engine))) -> None: ...
+
+    @app.get("/notes")
+    def home() -> None: ...
+
+    verify(app, route="/notes", ignore={9, 14}).raise_for_broken()
 
 
 def test_app_lives_while_it_is_held(engine: Engine) -> None:

@@ -90,6 +90,17 @@ def test_report_as_text(report: Report) -> None:
     )
 
 
+def test_notes_come_before_the_examples(report: Report) -> None:
+    """What else there is to know stands below the table, in lines of its own."""
+    report.notes += ["Of the route /.", "Of no other."]
+    notes = "    Of the route /.\n    Of no other.\n"
+    assert str(report) == f"{table({'': report})}\n{notes}"
+
+    report.add({2}, [finding(2)])
+
+    assert str(report) == f"{table({'': report})}\n{notes}{report.examples()}"
+
+
 @pytest.mark.parametrize(
     "promises, told", [({3}, "1 promise is broken"), ({3, 5}, "2 promises are broken")]
 )

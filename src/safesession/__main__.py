@@ -82,8 +82,8 @@ def _verify(asked: argparse.Namespace) -> int:
     }
     print(table(reports))
     for name, report in reports.items():
-        if report.broken:
-            print(f"{name}\n{report.examples()}")
+        if report.notes or report.broken:
+            print(f"{name}\n{report.details()}")
     return int(any(report.broken for report in reports.values()))
 
 

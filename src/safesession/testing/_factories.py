@@ -26,7 +26,13 @@ def harness_for(factory: Any, route: str | None = None) -> Harness:
     if app is not None:
         from ._request import InRequest
 
-        return InRequest(_session_of_route(app, route), like=app)
+        path, depends = _session_of_route(app, route)
+        return InRequest(
+            depends,
+            like=app,
+            note=f"Its session is that of the route {path}, from "
+            f"{describe(depends.dependency)}.",
+        )
     if route is not None:
         raise InvalidArgument(
             f"verify() got route={route!r} beside {describe(factory)}. A route is of "
@@ -81,15 +87,16 @@ def _app(factory: Any) -> "FastAPI | None":
     return factory if isinstance(factory, FastAPI) else None
 
 
-def _session_of_route(app: "FastAPI", path: str | None) -> "Depends":
-    """Return what the first parameter for a session is declared with."""
-    endpoints = dict(_endpoints(app))
-    for at, endpoint in endpoints.items():
+def _session_of_route(app: "FastAPI", path: str | None) -> "tuple[str, Depends]":
+    """Return where the first parameter for a session is, and what declares it."""
+    # Several may be at one path, each for a method of its own.
+    endpoints = list(_endpoints(app))
+    for at, endpoint in endpoints:
         if path in (None, at):
             for depends in _sessions(endpoint):
-                return depends
+                return at, depends
     where = "any route" if path is None else f"the route {path!r}"
-    known = ", ".join(endpoints)
+    known = ", ".join({at: None for at, _ in endpoints})
     raise InvalidArgument(
         f"verify() found no parameter annotated as a session at {where} of the app, "
         f"which has: {known or 'no route'}. Name a route whose endpoint has one, or "

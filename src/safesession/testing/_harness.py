@@ -31,6 +31,8 @@ class Harness:
     answered = False
     # Whether nothing but the scope changes the cause and context of an exception.
     keeps_links = True
+    # What the reader of a report has to know of it, if anything.
+    note = ""
 
     def run(self, body: Body) -> BaseException | None:
         """Run `body` on a session, and return the exception that left, if any."""

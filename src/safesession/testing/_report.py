@@ -48,8 +48,10 @@ class Report:
     Attributes:
         promises: The numbers of the promises that it was held against.
         broken: The first finding for each promise that is broken, by its number.
+        notes: What else there is to know: for an app, the route whose session it is.
 
-    As a string it is a table, with an example for each promise that is broken.
+    As a string it is a table, with the notes and an example for each promise that is
+    broken.
 
     .. versionadded:: 0.1
     """
@@ -57,6 +59,7 @@ class Report:
     def __init__(self) -> None:
         self.promises: set[int] = set()
         self.broken: dict[int, Finding] = {}
+        self.notes: list[str] = []
 
     def add(self, promises: Iterable[int], findings: Iterable[Finding]) -> None:
         """Take in that these promises were asked for, and what was found."""
@@ -83,7 +86,11 @@ class Report:
             raise ContractBroken(f"{told}\n\n{self}")
 
     def __str__(self) -> str:
-        return f"{table({'': self})}\n{self.examples()}"
+        return f"{table({'': self})}\n{self.details()}"
+
+    def details(self) -> str:
+        """Return the notes, and an example of each promise that is broken."""
+        return "".join(f"    {note}\n" for note in self.notes) + self.examples()
 
     def examples(self) -> str:
         """Return an example of each promise that is broken."""

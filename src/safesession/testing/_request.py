@@ -29,10 +29,14 @@ class InRequest(InTask):
         session: What the endpoint's parameter for the session is declared with.
         like: The app whose middleware, exception handlers and dependency overrides
             are in place.
+        note: Where the session is from, for the reader of the report.
     """
 
-    def __init__(self, session: params.Depends, like: FastAPI | None = None) -> None:
+    def __init__(
+        self, session: params.Depends, like: FastAPI | None = None, note: str = ""
+    ) -> None:
         super().__init__()
+        self.note = note
         self.depends: Any = session
         self._like = like
         self.keeps_links = like is None or not like.user_middleware

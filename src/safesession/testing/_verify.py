@@ -68,6 +68,8 @@ def verify(
         closing(harness_for(factory, route)) as harness,
         Trial(harness) as trial,
     ):
+        if harness.note:
+            report.notes.append(harness.note)
         for promises, findings in _checks(trial, harness):
             report.add(promises - {*ignore}, findings)
     if not report.promises:
