@@ -152,7 +152,7 @@ def test_false_table_is_made_anew(facts: Any, tmp_path: Path) -> None:
     assert {(6, "before:SessionLocal"), (7, "before:SessionLocal")} <= {
         *broken(anew, facts.columns(page))
     }
-    assert "the session takes up work again" in examples
+    assert "a statement afterwards is executed" in examples
     for name in ("before", "after"):
         dispose(vars(import_module(name)))
 

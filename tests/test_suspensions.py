@@ -50,7 +50,7 @@ async def test_unit_that_hangs() -> None:
         await asyncio.Event().wait()
 
     seen = await Unit(run, patience=0.01).interrupted(0, Interrupt())
-    assert "it did not end" in seen.faults
+    assert "it does not end" in seen.faults
 
 
 async def test_unit_that_fails_untouched() -> None:

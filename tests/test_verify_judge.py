@@ -18,7 +18,7 @@ from safesession.testing._cases import (
     raising,
 )
 from safesession.testing._judge import judge
-from safesession.testing._trial import Seen
+from safesession.testing._seen import Seen
 
 ERROR = LookupError("of the block")
 FAILURE = OSError("of the driver")
@@ -33,8 +33,14 @@ AFTER_ERROR.__context__.__context__ = ERROR
 
 OK = frozenset({"row-1"})
 BOTH = frozenset({"row-1", "row-2"})
-FOUND = "the connection is back with an open transaction: the next unit on it"
-FAILS = "the next unit on the connection fails by"
+FOUND = (
+    "the connection is back in the pool with its transaction open: the next session "
+    "on it"
+)
+PLACE = "another one reached the caller:"
+NONE = "no exception reached the caller"
+STOPPED = "KeyboardInterrupt came during the exit"
+FAILS = "the next session on the connection fails:"
 RAISED = {"error": ERROR, "left": ERROR}
 
 
@@ -82,62 +88,74 @@ BROKEN: list[tuple[Case, Seen, tuple[int, str]]] = [
     (
         Case(raising, ValueError),
         seen(error=ERROR),
-        (1, "nothing leaves in its place"),
+        (1, f"the block raised an exception, and {NONE}"),
     ),
     (
         Case(raising, ValueError),
         seen(error=ERROR, left=OTHER),
-        (1, "RuntimeError: generator didn't stop leaves in its place"),
+        (
+            1,
+            (
+                f"the block raised an exception, and {PLACE} RuntimeError: generator "
+                "didn't stop"
+            ),
+        ),
     ),
     (
         Case(raising, ValueError),
         seen(error=ERROR, left=WORDLESS),
-        (1, "RuntimeError leaves in its place"),
+        (1, f"the block raised an exception, and {PLACE} RuntimeError"),
     ),
     (
         Case(nothing),
         seen(left=WORDLESS),
-        (1, "RuntimeError leaves in its place"),
+        (1, "the block ended normally, and this reached the caller: RuntimeError"),
     ),
     (
         Case(raising, ValueError),
         seen(**RAISED, links=(None, None, False), links_left=(None, OTHER, False)),
-        (1, "its cause or its context is another"),
+        (1, "the exception has another __cause__ or __context__ than in the block"),
     ),
     (
         Case(adding),
         seen(),
-        (2, "the block ends normally, and nothing of it is committed"),
+        (2, "the block ended normally, and its row is not committed"),
     ),
     (
         Case(flushing, ValueError),
         seen(**RAISED, rows=OK, found=OK),
-        (2, "the unit failed, and the row 'row-1' is committed"),
+        (2, "the work failed, and this is committed: the row 'row-1'"),
     ),
     (
         Case(flushing, ValueError),
         seen(**RAISED, rows=BOTH, found=BOTH),
-        (2, "the unit failed, and the row 'row-1' and the row 'row-2' is committed"),
+        (
+            2,
+            (
+                "the work failed, and this is committed: the row 'row-1' and the row "
+                "'row-2'"
+            ),
+        ),
     ),
     (
         COMMIT,
         seen(FAILURE, left=FAILURE, rows=OK, found=OK),
-        (2, "the unit failed, and the row 'row-1' is committed"),
+        (2, "the work failed, and this is committed: the row 'row-1'"),
     ),
     (
         Case(nothing),
         seen(checked_out=1, in_transaction=True, holds_objects=True),
-        (3, "its connection is not back in the pool"),
+        (3, "the connection is not back in the pool"),
     ),
     (
         Case(nothing),
         seen(in_transaction=True, holds_objects=True),
-        (3, "the session is in a transaction"),
+        (3, "the session is still in a transaction"),
     ),
     (
         Case(nothing),
         seen(holds_objects=True),
-        (3, "the session is not closed: it holds what it has loaded"),
+        (3, "the session is not closed: it still holds the objects it has loaded"),
     ),
     (
         Case(flushing, ValueError),
@@ -157,35 +175,41 @@ BROKEN: list[tuple[Case, Seen, tuple[int, str]]] = [
     (
         COMMIT,
         seen(FAILURE),
-        (4, "nothing leaves in place of the commit's error"),
+        (4, f"the commit failed, and {NONE}"),
     ),
     (
         COMMIT,
         seen(FAILURE, left=DBAPIError("COMMIT", {}, OSError())),
-        (4, "DBAPIError: (builtins.OSError)  leaves in place of the commit's error"),
+        (4, f"the commit failed, and {PLACE} DBAPIError: (builtins.OSError) "),
     ),
     (
         Case(adding, None, "commit", ODD),
         seen(FAILURE, left=OTHER),
         (
             4,
-            "RuntimeError: generator didn't stop leaves in place of the commit's error",
+            f"the commit failed, and {PLACE} RuntimeError: generator didn't stop",
         ),
     ),
     (
         Case(clashing_at_commit),
         seen(),
-        (4, "nothing leaves in place of the commit's error"),
+        (4, f"the commit failed, and {NONE}"),
     ),
     (
         Case(clashing_at_commit),
         seen(left=WORDLESS),
-        (4, "RuntimeError leaves in place of the commit's error"),
+        (4, f"the commit failed, and {PLACE} RuntimeError"),
     ),
     (
         ROLLBACK,
         seen(FAILURE, error=ERROR, left=FAILURE),
-        (5, "OSError: of the driver leaves in its place"),
+        (
+            5,
+            (
+                "the block raised an exception and the rollback failed, and "
+                f"{PLACE} OSError: of the driver"
+            ),
+        ),
     ),
     (
         ROLLBACK,
@@ -200,42 +224,60 @@ BROKEN: list[tuple[Case, Seen, tuple[int, str]]] = [
     (
         RESET,
         seen(FAILURE, left=FAILURE, rows=OK, found=OK),
-        (5, "OSError: of the driver leaves in its place"),
+        (
+            5,
+            (
+                "the block ended normally and the reset failed, and this reached the "
+                "caller: OSError: of the driver"
+            ),
+        ),
     ),
     (
         Case(adding, None, "commit", INTERRUPT),
         seen(STOP),
-        (5, "the interrupt is lost: nothing leaves"),
+        (
+            5,
+            f"{STOPPED}, and {NONE}",
+        ),
     ),
     (
         Case(flushing, ValueError, "rollback", INTERRUPT),
         seen(STOP, **RAISED),
-        (5, "the interrupt is lost: LookupError: of the block leaves"),
+        (
+            5,
+            f"{STOPPED}, and {PLACE} LookupError: of the block",
+        ),
     ),
     (
         Case(flushing, ValueError, "rollback", INTERRUPT),
         seen(STOP, error=ERROR, left=STOP),
-        (5, "the interrupt leaves without the exception of the block"),
+        (
+            5,
+            (
+                f"{STOPPED} and was raised, but the exception of the block is not in "
+                "its __context__"
+            ),
+        ),
     ),
     (
         Case(poisoning),
         seen(),
-        (6, "the block ends as if all were well, and nothing was written"),
+        (6, f"nothing was written, and {NONE}"),
     ),
     (
         Case(nothing),
         seen(works_after=True),
-        (7, "the session takes up work again, and a connection"),
+        (7, "a statement afterwards is executed, on a connection taken anew"),
     ),
     (
         Case(nothing),
         seen(told="[parameters: ('row-1',)]"),
-        (15, "the log or a note holds the parameters of a statement"),
+        (15, "a log record or a note of the exception holds what was to be stored"),
     ),
     (
         Case(nothing),
         seen(told="[parameters: ('row-2',)]"),
-        (15, "the log or a note holds the parameters of a statement"),
+        (15, "a log record or a note of the exception holds what was to be stored"),
     ),
 ]
 

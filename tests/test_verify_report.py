@@ -5,7 +5,7 @@ import pytest
 from safesession import SafeSessionError
 from safesession.testing import ContractBroken, Report
 from safesession.testing._report import PROMISES, table
-from safesession.testing._trial import Finding
+from safesession.testing._seen import Finding
 
 
 def finding(promise: int, found: str = "it is seen", example: str = "pass") -> Finding:
@@ -51,12 +51,12 @@ def test_finding_that_was_not_asked_for_is_passed_over(report: Report) -> None:
 
 TABLE = """\
                                                           get     get_session
- 1  The exception that was raised leaves, as it is        BROKEN  -
+ 1  The exception raised in the block leaves unchanged    BROKEN  -
  2  All of the work is committed, or none                 kept    BROKEN
  3  The session is closed, its connection back and clean  -       -
  4  A commit that fails is raised                         -       -
- 5  A cleanup that fails replaces no exception            -       -
- 6  A failed flush that was caught is not passed over     -       -
+ 5  A cleanup that fails hides no exception               -       -
+ 6  A failed flush is heard of, even if it was caught     -       -
  7  After its end the session refuses work                -       -
  9  A cancelled exit runs to its end                      -       -
 10  The transaction ends before the answer begins         -       kept
@@ -84,7 +84,9 @@ def test_report_as_text(report: Report) -> None:
     report.add({1, 2, 10}, [finding(10, "late", "with a:\n    pass"), finding(2)])
 
     assert str(report) == f"{table({'': report})}\n{report.examples()}"
-    assert str(report).startswith(" 1  The exception that was raised leaves, as it is ")
+    assert str(report).startswith(
+        " 1  The exception raised in the block leaves unchanged "
+    )
     assert report.examples() == (
         " 2  it is seen:\n        pass\n10  late:\n        with a:\n            pass\n"
     )

@@ -97,7 +97,7 @@ def poisoning(session: Session, error: BaseException) -> None:
         session.flush()
 
 
-DRIVER, ODD, INTERRUPT = "an error of the driver", "Torn", "KeyboardInterrupt"
+DRIVER, ODD, INTERRUPT = "the driver's OperationalError", "Torn", "KeyboardInterrupt"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Case:
         if self.error is not None and self.error is not Gone:
             notes.append(f"error is {_ERRORS[self.error]}")
         if self.call is not None:
-            notes.append(f"{self.call} fails by {self.how}")
+            notes.append(f"the {self.call} raises {self.how}")
         return "\n# ".join([lines, *notes])
 
 

@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from safesession._binds import describe
 from safesession.errors import ScopeMisuse
 
+from ._heard import Heard
+
 T = TypeVar("T")
 
 # Works on a session; may return what is to be raised in the block, as not all can be
@@ -41,6 +43,17 @@ class Harness:
     def carries(self, error: BaseException) -> bool:
         """Tell whether `error` would arrive as it is if there were no scope."""
         return True
+
+    def listen(self, heard: Heard) -> None:
+        """Have it told what an event loop has nobody to tell, if there is one."""
+
+    def tasks(self) -> "set[asyncio.Task[Any]]":
+        """Return the tasks that are there, if any can be."""
+        return set()
+
+    def settle(self, bystanders: "set[asyncio.Task[Any]]") -> BaseException | None:
+        """Have the tasks end that a unit has left; return what stopped the loop."""
+        return None
 
     def call(self, work: Callable[[Any], Any], session: Any) -> Any:
         """Call `work` on a session outside of any scope."""
@@ -94,13 +107,29 @@ class InTask(Harness):
         return returned
 
     def run(self, body: Body) -> BaseException | None:
-        bystanders = asyncio.all_tasks(self._free_loop().get_loop())
+        bystanders = self.tasks()
         try:
             return self.wait_for(self.left_by(body))
         except (KeyboardInterrupt, SystemExit) as interrupt:
             # Out of a task below the block's: it stops the loop.
+            self.settle(bystanders)
+            return interrupt
+
+    def listen(self, heard: Heard) -> None:
+        self._free_loop().get_loop().set_exception_handler(heard.of_loop)
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks(self._free_loop().get_loop())
+
+    def settle(self, bystanders: set[asyncio.Task[Any]]) -> BaseException | None:
+        if not self.tasks() - bystanders:
+            return None
+        try:
+            self.wait_for(_end_all_but(bystanders))
+        except (KeyboardInterrupt, SystemExit) as interrupt:
             self.wait_for(_end_all_but(bystanders))
             return interrupt
+        return None
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -163,7 +192,8 @@ async def _end_all_but(bystanders: set[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(others, timeout=1)
         for task in pending:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if pending:
+            await asyncio.wait(pending, timeout=1)
 
 
 async def look(engine: Engine, work: Callable[[Connection], T]) -> T:

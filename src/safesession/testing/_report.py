@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping
 
 from safesession.errors import SafeSessionError
 
-from ._trial import Finding
+from ._seen import Finding
 
 PROMISES = {
-    1: "The exception that was raised leaves, as it is",
+    1: "The exception raised in the block leaves unchanged",
     2: "All of the work is committed, or none",
     3: "The session is closed, its connection back and clean",
     4: "A commit that fails is raised",
-    5: "A cleanup that fails replaces no exception",
-    6: "A failed flush that was caught is not passed over",
+    5: "A cleanup that fails hides no exception",
+    6: "A failed flush is heard of, even if it was caught",
     7: "After its end the session refuses work",
     9: "A cancelled exit runs to its end",
     10: "The transaction ends before the answer begins",

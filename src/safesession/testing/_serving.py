@@ -15,7 +15,8 @@ from ._faults import Faults
 from ._harness import Body, look
 from ._request import Answer, AtStart, InRequest
 from ._row import Row
-from ._trial import Finding, Trial, texts
+from ._seen import Finding, in_place, named
+from ._trial import Trial, texts
 
 Work = Callable[[Session], None]
 
@@ -80,9 +81,11 @@ class Serving:
         for endpoint in self._endpoints(work):
             rows, is_open = self._seen_at_start(endpoint)
             if work is adding and "row-1" not in rows:
-                yield Finding(10, endpoint.example, "it is answered, then committed")
+                yield Finding(
+                    10, endpoint.example, "the client was answered before the commit"
+                )
             elif is_open:
-                found = "it is answered while the transaction is open"
+                found = "the client was answered while the transaction was open"
                 yield Finding(10, endpoint.example, found)
 
     def _seen_at_start(self, endpoint: Endpoint) -> tuple[set[str], bool]:
@@ -107,8 +110,8 @@ class Serving:
             ):
                 answer = self._answer(endpoint)
             if answer.status is not None and answer.status < 400:
-                example = f"{endpoint.example}\n# commit fails by Torn"
-                found = f"the client is told {answer.status}, and the commit fails"
+                example = f"{endpoint.example}\n# the commit raises Torn"
+                found = f"the commit failed, and the client was told {answer.status}"
                 yield Finding(10, example, found)
 
     def _keeps_the_status(self) -> Iterator[Finding]:
@@ -123,12 +126,16 @@ class Serving:
         refused = ((400, endpoint) for endpoint in self._endpoints(refusing))
         for expected, endpoint in (*refused, (422, invalid)):
             answer, left = self._served(endpoint)
-            if answer.status != expected:
-                found = f"the client is told {answer.status}"
-                yield Finding(11, endpoint.example, found)
-            elif left or self._trial.rows():
-                found = "the request leaves a connection out, or a row"
-                yield Finding(11, endpoint.example, found)
+            found = f"the client was told {answer.status}, and not {expected}"
+            if answer.status == expected:
+                found = f"the client was told {expected} as it should be, but "
+                if left:
+                    found += "the connection is not back in the pool"
+                elif self._trial.rows():
+                    found += "the row is committed"
+                else:
+                    continue
+            yield Finding(11, endpoint.example, found)
 
     def _shares_the_session(self) -> Iterator[Finding]:
         call = self._depends.dependency
@@ -147,7 +154,7 @@ class Serving:
                     f"def endpoint(one = Depends(get_session), other = {spelled}):\n"
                     "    pass"
                 )
-                yield Finding(12, example, "the request has two sessions")
+                yield Finding(12, example, "the request was given two sessions")
 
     def _sessions_beside(self, other: Any) -> set[int]:
         given: set[int] = set()
@@ -164,11 +171,16 @@ class Serving:
         for endpoint in (*self._endpoints(work), self._websocket(work)):
             answer, left = self._served(endpoint)
             if left:
-                found = "its connection is not back in the pool"
+                found = "the connection is not back in the pool"
             elif self._trial.rows() != kept:
-                found = "the row is there" if work is raising else "the row is missing"
-            elif isinstance(answer.left, Gone) is not (work is raising):
-                found = f"{type(answer.left).__name__} leaves"
+                found = "the endpoint ended normally, and its row is not committed"
+                if work is raising:
+                    found = "the endpoint failed, and its row is committed"
+            elif work is raising and not isinstance(answer.left, Gone):
+                found = f"the endpoint failed, and {in_place(answer.left)}"
+            elif work is adding and answer.left is not None:
+                told = f"this reached the caller: {named(answer.left)}"
+                found = f"the endpoint ended normally, and {told}"
             else:
                 continue
             yield Finding(13, endpoint.example, found)
@@ -187,7 +199,8 @@ class Serving:
         example = f"{endpoint.example}\n# {CONCURRENT} requests at once"
         others = [str(status) for status in told if status != 409]
         if others:
-            found = f"{len(others)} clients are told {', '.join(sorted({*others}))}"
+            told_them = ", ".join(sorted({*others}))
+            found = f"{len(others)} clients were told {told_them}, and not 409"
             yield Finding(14, example, found)
         elif left:
             yield Finding(14, example, f"{left} connections are not back in the pool")

@@ -38,9 +38,9 @@ class Interrupted:
     def faults(self) -> list[str]:
         """Say what is wrong, whatever the unit has done to its database."""
         told = {
-            "it did not end": self.hung,
+            "it does not end": self.hung,
             f"the cancellation was lost: {_name(self.error)} was raised": self.lost,
-            f"a task was left pending: {_names(self.pending)}": self.pending,
+            f"a task was left running: {_names(self.pending)}": self.pending,
         }
         return [fault for fault, is_so in told.items() if is_so]
 

@@ -4,7 +4,6 @@ import gc
 import logging
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text
@@ -19,52 +18,12 @@ from ._cases import Case, Gone
 from ._faults import Faults
 from ._harness import Body, Harness
 from ._row import Base, Row
+from ._seen import Seen
 
 # What is checked out, by the identity of its record, and what was logged.
 Watched = tuple[dict[int, Any], list[logging.LogRecord]]
 
 BEFORE, NEXT = "before", "next"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What shows that a promise is broken.
-
-    Attributes:
-        promise: The number of the promise in the contract.
-        example: The smallest unit of work that shows it.
-        found: What was seen.
-    """
-
-    promise: int
-    example: str
-    found: str
-
-
-@dataclass(slots=True)
-class Seen:
-    """What is to be seen of a unit of work after its end."""
-
-    # What was raised by the call of the driver that was to fail, and in the block,
-    failure: BaseException | None
-    error: BaseException | None = None
-    # and what left; with the links of the block's, as they were and as they are.
-    left: BaseException | None = None
-    # Whether the client was told of an error, and nothing left.
-    answered: bool = False
-    links: tuple[Any, ...] = ()
-    links_left: tuple[Any, ...] = ()
-    # Rows that are new: committed, and found by the next unit on the connection.
-    rows: frozenset[str] = frozenset()
-    found: frozenset[str] = frozenset()
-    # What kept the next unit from committing.
-    next_error: BaseException | None = None
-    checked_out: int = 0
-    in_transaction: bool = False
-    holds_objects: bool = False
-    works_after: bool = False
-    # What was written to the log and attached to the exception.
-    told: str = ""
 
 
 class Trial:
@@ -122,7 +81,32 @@ class Trial:
                 f"verify() could not make its table: {describe(error)}. Give the "
                 "sessions a database that may be written to."
             ) from error
+        try:
+            self._write_once()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _write_once(self) -> None:
+        refused: list[Exception] = []
+
+        def write(session: Session) -> BaseException:
+            session.add(Row(text="row-1"))
+            try:
+                session.flush()
+            except Exception as error:
+                refused.append(error)
+            return Gone()
+
+        with self.from_scratch():
+            self.harness.run(write)
+        if refused:
+            raise InvalidArgument(
+                "verify() writes rows, and a session that it was given refused: "
+                f"{describe(refused[0]).rstrip('.')}. Pass what gives sessions that "
+                "may write; of a factory with read_only=True, the same one without it."
+            ) from refused[0]
 
     def __exit__(self, *exc_info: object) -> None:
         self.harness.dispose(self.engine)
@@ -142,13 +126,18 @@ class Trial:
             seen = Seen(case.failure(self.engine))
             named: Any = {} if seen.failure is None else {case.call: seen.failure}
             with Faults(self.engine, named) as faults:
+                tasks = self.harness.tasks()
                 seen.left = self.run(self._body_of(case, seen), seen)
+                seen.checked_out = len(out)
+                # What goes on in the background has its turn.
+                stopped = self.harness.settle(tasks)
+                if stopped is not None and stopped is not seen.failure:
+                    raise stopped
             seen.answered = self.harness.answered
             if len(faults.injected) < len(named):
                 return None
             if self.harness.keeps_links:
                 seen.links_left = links_of(seen.error)
-            seen.checked_out = len(out)
             self._look_at_session(seen)
             seen.rows = self.rows()
             if not out:
@@ -186,6 +175,7 @@ class Trial:
         def check_in(connection: Any, record: Any) -> None:
             out.pop(id(record), None)
 
+        tasks = self.harness.tasks()
         self.harness.dispose(self.engine)
         self.look(_forget)
         logging.getLogger().addHandler(handler := _Collecting(records))
@@ -202,13 +192,17 @@ class Trial:
             logging.getLogger().removeHandler(handler)
             if collecting:
                 gc.enable()
+            stopped = self.harness.settle(tasks)
             if out:
                 self._let_go(out.values())
+            if stopped is not None:
+                raise stopped
 
     def _let_go(self, records: Collection[Any]) -> None:
         """Have nothing that has leaked lock what follows."""
-        gc.collect()
+        # First, as the collector would only say of an async one that it cannot.
         self.look(lambda _: [record.invalidate() for record in records])
+        gc.collect()
 
     def _body_of(self, case: Case, seen: Seen) -> Body:
         def body(session: Session) -> BaseException | None:

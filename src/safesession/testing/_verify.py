@@ -1,9 +1,7 @@
 """`verify`: hold a session factory against the contract."""
 
-import gc
-import sys
-from collections.abc import Collection, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from typing import Any
 
 from safesession.errors import InvalidArgument
@@ -13,9 +11,11 @@ from ._cases import CASES, INTERRUPT, Case, adding
 from ._factories import harness_for, is_in_request
 from ._faults import loses_connections
 from ._harness import Harness, InTask
+from ._heard import Heard
 from ._judge import judge
 from ._report import OF_A_REQUEST, OF_A_TASK, OF_A_UNIT, PROMISES, Report
-from ._trial import Finding, Trial
+from ._seen import Finding
+from ._trial import Trial
 
 
 def verify(
@@ -62,40 +62,19 @@ def verify(
             f"verify() got ignore={set(ignore)!r}. Pass numbers of promises that it "
             f"asks for: {', '.join(map(str, PROMISES))}."
         )
-    report = Report()
-    with (
-        _quiet_collector(),
-        closing(harness_for(factory, route)) as harness,
-        Trial(harness) as trial,
-    ):
-        if harness.note:
-            report.notes.append(harness.note)
-        for promises, findings in _checks(trial, harness):
-            report.add(promises - {*ignore}, findings)
+    report, heard = Report(), Heard()
+    with heard.listening(), closing(harness_for(factory, route)) as harness:
+        harness.listen(heard)
+        with Trial(harness) as trial:
+            for promises, findings in _checks(trial, harness):
+                report.add(promises - {*ignore}, findings)
+    report.notes += [*filter(None, [harness.note]), *heard.notes]
     if not report.promises:
         raise InvalidArgument(
             "verify() was told to ignore all that it could ask of this factory. Leave "
             "out ignore, or some of its numbers."
         )
     return report
-
-
-@contextmanager
-def _quiet_collector() -> Generator[None, None, None]:
-    """Have what has leaked closed soon, and without a word on stderr."""
-    hook, sys.unraisablehook = sys.unraisablehook, _say_nothing
-    # It is asked for each leak, and need not look at all that was there before.
-    gc.freeze()
-    try:
-        yield
-        gc.collect()
-    finally:
-        gc.unfreeze()
-        sys.unraisablehook = hook
-
-
-def _say_nothing(unraisable: object) -> None:
-    pass
 
 
 def _checks(

@@ -1,12 +1,14 @@
-"""What the command line takes, and what it says of it."""
+"""The command line: its help, its arguments, and what it says of a mistake."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from test_command import status_of
+from safesession.__main__ import main
 
 pytestmark = pytest.mark.once
 
@@ -45,6 +47,13 @@ options:
 """
 
 Run = Callable[..., tuple[object, str, str]]
+
+
+def status_of(*arguments: str) -> object:
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
 
 
 @pytest.fixture
@@ -134,3 +143,70 @@ def test_module_that_cannot_be_imported(run: Run, tmp_path: Path) -> None:
     assert told.startswith(
         "safesession: verify found no 'sessions:get_session': No module named 'nowhere'"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (
+            ["factories:nobody"],
+            (
+                "safesession: verify found no 'factories:nobody': module 'factories' "
+                "has no attribute 'nobody'. Name it as MODULE:NAME, and run the "
+                "command where the module can be imported.\n"
+            ),
+        ),
+        (
+            ["nowhere:get_session"],
+            (
+                "safesession: verify found no 'nowhere:get_session': No module named "
+                "'nowhere'. Name it as"
+            ),
+        ),
+        (
+            ["factories"],
+            (
+                "safesession: verify found no 'factories': it names no module and "
+                "what is in it. Name it as"
+            ),
+        ),
+        (
+            ["factories:safe", "--route", "/notes"],
+            (
+                "safesession: verify() got route='/notes' beside the function "
+                "get_session(). A route is of an app"
+            ),
+        ),
+        (
+            ["factories:safe", "--ignore", "8"],
+            "safesession: verify() got ignore={8}. Pass numbers of promises",
+        ),
+        (
+            ["factories:safe", "--ignore", "all"],
+            "usage: safesession verify",
+        ),
+    ],
+)
+def test_mistake_is_told(
+    factories: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    """What cannot be held against the contract is told in a line, by status 2."""
+    assert status_of("verify", *arguments) == 2
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_module_and_script_are_one_command() -> None:
+    """`safesession` and `python -m safesession` tell of the same commands."""
+    script = Path(sys.executable).with_name("safesession")
+    helps = [
+        subprocess.run(
+            [*command, "--help"], check=True, capture_output=True, text=True
+        ).stdout
+        for command in ([script], [sys.executable, "-m", "safesession"])
+    ]
+
+    assert helps[0] == helps[1]
+    assert "verify" in helps[0]
