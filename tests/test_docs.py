@@ -105,7 +105,8 @@ def is_install(command: str) -> bool:
     known = metadata("safesession").get_all("Provides-Extra", [])
     if words[:2] not in (["pip", "install"], ["uv", "add"]):
         return False
-    found = re.fullmatch(r"safesession(?:\[([\w,]+)\])?", words[-1])
+    # By its name, or from a clone.
+    found = re.fullmatch(r"(?:safesession|\.)(?:\[([\w,]+)\])?", words[-1])
     return found is not None and set((found[1] or known[0]).split(",")) <= set(known)
 
 
