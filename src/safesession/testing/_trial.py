@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any, Self
+from weakref import ref
 
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +22,7 @@ from ._row import Base, Row
 from ._seen import Seen
 
 # What is checked out, by the identity of its record, and what was logged.
-Watched = tuple[dict[int, Any], list[logging.LogRecord]]
+Watched = tuple[dict[int, "ref[Any]"], list[logging.LogRecord]]
 
 BEFORE, NEXT = "before", "next"
 
@@ -166,11 +167,11 @@ class Trial:
     @contextmanager
     def from_scratch(self) -> Generator[Watched, None, None]:
         """Empty the pool and the table; collect what is out, and what is logged."""
-        out: dict[int, Any] = {}
+        out: dict[int, ref[Any]] = {}
         records: list[logging.LogRecord] = []
 
         def check_out(connection: Any, record: Any, proxy: Any) -> None:
-            out[id(record)] = record
+            out[id(record)] = ref(proxy)
 
         def check_in(connection: Any, record: Any) -> None:
             out.pop(id(record), None)
@@ -198,10 +199,16 @@ class Trial:
             if stopped is not None:
                 raise stopped
 
-    def _let_go(self, records: Collection[Any]) -> None:
+    def _let_go(self, leaked: "Collection[ref[Any]]") -> None:
         """Have nothing that has leaked lock what follows."""
+
+        def invalidate(connection: Connection) -> None:
+            for proxy in filter(None, (found() for found in leaked)):
+                if proxy.is_valid:
+                    proxy.invalidate()
+
         # First, as the collector would only say of an async one that it cannot.
-        self.look(lambda _: [record.invalidate() for record in records])
+        self.look(invalidate)
         gc.collect()
 
     def _body_of(self, case: Case, seen: Seen) -> Body:
