@@ -113,6 +113,7 @@ def test_exit_that_fails_by_itself(async_engine: AsyncEngine) -> None:
     )
 
 
+@leaking
 # In a unit for its own sake, and in one of those whose outcome is looked at.
 @pytest.mark.parametrize("number", [2, 3])
 def test_interrupt_of_a_task_in_the_background_is_raised(
@@ -122,7 +123,8 @@ def test_interrupt_of_a_task_in_the_background_is_raised(
     tasks: list[asyncio.Task[None]] = []
 
     async def stop() -> None:
-        await asyncio.sleep(0.01)
+        # When the unit has ended, and while what it has left is waited for.
+        await asyncio.sleep(0.2)
         if len(tasks) == number:
             raise SystemExit(3)
 

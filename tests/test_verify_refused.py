@@ -73,10 +73,13 @@ def test_database_that_is_not_written_to_is_refused(
 
 
 @pytest.mark.anyio
-async def test_running_loop_is_refused(async_engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("of_app", [True, False])
+async def test_running_loop_is_refused(async_engine: AsyncEngine, of_app: bool) -> None:
     """Where a loop is running, the caller is told to leave it."""
+    get_session = async_session_dependency(async_engine)
+
     with pytest.raises(ScopeMisuse) as caught:
-        verify(async_session_dependency(async_engine))
+        verify(notes_app(get_session) if of_app else get_session)
 
     assert str(caught.value) == (
         "verify() was called where an event loop is running, and it needs one of its "
