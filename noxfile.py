@@ -379,7 +379,9 @@ def run_covered(
         stale.unlink()
     options = [] if concurrency is None else [f"--concurrency={concurrency}"]
     report = empty_directory(session) / "report.xml"
-    command = ("coverage", "run", *options, "-m", "pytest", f"--junitxml={report}")
+    # Tests record figures, which the family that is the default has no place for.
+    written = ("-o", "junit_family=xunit1", f"--junitxml={report}")
+    command = ("coverage", "run", *options, "-m", "pytest", *written)
     env = {"COVERAGE_FILE": f".coverage.{name}"}
     try:
         session.run(*command, *arguments, env=env)
