@@ -378,7 +378,9 @@ def run_covered(
     for stale in Path().glob(f".coverage.{name}.*"):
         stale.unlink()
     options = [] if concurrency is None else [f"--concurrency={concurrency}"]
-    report = empty_directory(session) / "report.xml"
+    # Not in nox's temporary directory, which would be the tests' own from then on.
+    report = Path(".nox", f"{name}.xml").absolute()
+    report.unlink(missing_ok=True)
     # Tests record figures, which the family that is the default has no place for.
     written = ("-o", "junit_family=xunit1", f"--junitxml={report}")
     command = ("coverage", "run", *options, "-m", "pytest", *written)

@@ -1,7 +1,7 @@
 """`verify` finds the faults of factories that are written for that."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import (
     asynccontextmanager,
     contextmanager,
@@ -13,14 +13,14 @@ import pytest
 from fastapi import HTTPException
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from safesession import session_scope
 from safesession.fastapi import session_dependency
 from safesession.testing import verify
-from verified import broken, dependency, leaking
+from verified import async_by_hand, broken, dependency, leaking
 
 # Held on to, as by a registry: else a session is gone when its request is.
 KEPT: dict[int, Session] = {}
@@ -211,17 +211,7 @@ def test_statuses_of_requests_at_once(engine: Engine) -> None:
 def test_async_factories_by_hand(async_engine: AsyncEngine) -> None:
     """Async sessions are held against the same."""
 
-    @asynccontextmanager
-    async def by_hand() -> AsyncIterator[AsyncSession]:
-        session = AsyncSession(async_engine)
-        try:
-            yield session
-            await session.commit()
-        except Exception:
-            await session.rollback()
-            raise
-        finally:
-            await session.close()
+    by_hand = asynccontextmanager(async_by_hand(async_engine))
 
     assert {1, 5, 7} <= broken(by_hand)
     assert {5, 6, 7} <= broken(async_sessionmaker(async_engine))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from safesession.testing import verify
 from safesession.testing._heard import Heard
 from safesession.testing._interrupts import OUTLASTS_TWO
-from verified import leaking
+from verified import async_by_hand, leaking
 
 # The thread of such a connection keeps the process from ending.
 left_to_the_collector = pytest.mark.skipif(
@@ -75,19 +75,9 @@ def test_exit_that_leaves_connections_to_the_collector(
     async_engine: AsyncEngine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What cancellations leave of the tasks and connections is ended, and not told."""
-
-    async def get_session() -> AsyncIterator[AsyncSession]:
-        session = AsyncSession(async_engine)
-        try:
-            yield session
-            await session.commit()
-        except Exception:
-            await session.rollback()
-            raise
-        finally:
-            await session.close()
-
-    report = verify(get_session, ignore={1, 2, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15})
+    report = verify(
+        async_by_hand(async_engine), ignore={1, 2, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15}
+    )
 
     assert 9 in report.broken
     assert report.notes == []

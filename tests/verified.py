@@ -1,11 +1,12 @@
 """What the tests of `verify` have in common: an app, and a dependency with a fault."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from safesession import session_scope
@@ -27,6 +28,25 @@ def dependency(engine: Engine) -> Callable[[], Iterator[Session]]:
     def get_session() -> Iterator[Session]:
         with session_scope(engine) as session:
             yield session
+
+    return get_session
+
+
+def async_by_hand(
+    async_engine: AsyncEngine,
+) -> Callable[[], AsyncIterator[AsyncSession]]:
+    """Return the usual async dependency, which an Exception alone rolls back."""
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        session = AsyncSession(async_engine)
+        try:
+            yield session
+            await session.commit()
+        except Exception:
+            await session.rollback()
+            raise
+        finally:
+            await session.close()
 
     return get_session
 

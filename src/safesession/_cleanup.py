@@ -73,8 +73,7 @@ class Exit(ABC):
             elif interrupt is not error:
                 set_context(interrupt, error)
             raise_in_place(interrupt)
-        if self._failure is not None:
-            raise_in_place(self._failure)
+        raise_in_place(self._failure)
 
     def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""

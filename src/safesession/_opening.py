@@ -148,18 +148,14 @@ class Opening:
         dialect = bind.dialect
         if dialect.name in WATCHED:
             watch(dialect)
-        is_sync = self.flavour is SYNC
-        if is_sync and dialect.is_async:
+        if self.flavour is SYNC and dialect.is_async:
             raise InvalidArgument(
                 f"{self.call}() got an engine on the async driver "
                 f"{dialect.driver}. Make it with create_async_engine() and pass "
                 f"it to async_{self.call}(), or use a sync driver."
             )
-        if (
-            is_sync
-            and self.crosses_threads
-            and isinstance(bind.engine.pool, SingletonThreadPool)
-        ):
+        # Sync alone, as the sessions of asyncio stay in the loop's thread.
+        if self.crosses_threads and isinstance(bind.engine.pool, SingletonThreadPool):
             raise InvalidArgument(
                 f"{self.call}() got an engine whose SingletonThreadPool gives each "
                 "thread a connection of its own (with in-memory SQLite, a database of "

@@ -12,9 +12,9 @@ _LEGACY = -1
 
 def has_begun_on_sqlite(connection: Connection) -> bool | None:
     """Tell whether SQLite is in a transaction; ``None`` if it cannot be asked."""
-    driver_connection: Any = connection.connection.driver_connection
+    driver = _driver_of(connection)
     try:
-        return bool(driver_connection.in_transaction)
+        return bool(driver.in_transaction)
     except Exception:
         # It is closed, or dead.
         return None
