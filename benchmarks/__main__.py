@@ -11,7 +11,7 @@ from .check import WrongAnswer, require_right_answers
 from .compare import RULE, NoSuchVersion, compare
 from .databases import Database, postgresql, sqlite
 from .growth import measure_growth
-from .machine import facts
+from .machine import facts, leave_core
 from .report import show
 from .requests import measure_requests
 from .results import Results
@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
             for path in draw(Results.read(options.file), options.into):
                 print(path)
             return 0
+        leave_core()
         if options.compare is not None:
             return 0 if asyncio.run(compare(options.compare, 4, 0.1)) else 1
         asyncio.run(measure(options))

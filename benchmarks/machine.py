@@ -1,4 +1,4 @@
-"""What the figures of a run were measured on, and with."""
+"""What the figures of a run are measured on, and with."""
 
 import os
 import platform
@@ -24,6 +24,25 @@ PACKAGES = (
     "fastapi-async-sqlalchemy",
     "context-async-sqlalchemy",
 )
+
+# Linux tells which a process may use, and takes orders.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def give_core(pid: int) -> None:
+    """Give what is measured the last core, as where a server has a worker for each.
+
+    On several its threads would wake each other from core to core, which takes as long
+    as their work, and differs with all that the other cores do.
+    """
+    if len(CORES) > 1:
+        os.sched_setaffinity(pid, CORES[-1:])
+
+
+def leave_core() -> None:
+    """Leave that core alone, here and in what this process starts."""
+    if len(CORES) > 1:
+        os.sched_setaffinity(0, CORES[:-1])
 
 
 def facts() -> dict[str, Any]:

@@ -5,6 +5,7 @@ so that what differs between two figures of a round is the variant alone. Each c
 starvation and of growth has a fresh process, as what it leaves would weigh on the next.
 """
 
+import gc
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ import safesession
 
 from .app import Prefixes
 from .databases import ROOT, Database
+from .machine import give_core
 from .variants import VARIANTS
 
 # Those that come at once wait here to be accepted.
@@ -124,6 +126,7 @@ def process(module: str, src: Path, *descriptors: int) -> Iterator[tuple[Any, An
                 raise RuntimeError(f"{module} has ended:\n{errors.read()[-4000:]}")
             return json.loads(answer)
 
+        give_core(child.pid)
         try:
             imported = say(None)
             if not Path(imported).is_relative_to(src):
@@ -172,6 +175,9 @@ def main() -> None:
             backlog=BACKLOG,
         )
     )
+    # What is there for good is not looked at in each collection of garbage.
+    gc.collect()
+    gc.freeze()
     answer("serving")
     server.run(sockets=[socket.socket(fileno=config["socket"])])
 

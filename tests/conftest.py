@@ -87,6 +87,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize(metafunc)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Leave what is there for good out of each collection of garbage."""
+    gc.collect()
+    # Each module anew, as the kit thaws it.
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def postgresql_database() -> Iterator[PostgreSQL]:
     """Return a database with the tables in it, on a server for each worker."""
