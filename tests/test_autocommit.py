@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from backends import wait_until_mariadb
 from models import Note, stored
+from retried import refusal
 from safesession import InvalidArgument, async_session_scope, session_scope
 from safesession.retry import async_run_in_session, run_in_session
 from test_mariadb import (
@@ -22,9 +23,12 @@ from test_mariadb import (
     deadlock,  # noqa: F401
     weightier,
 )
-from test_retry import no_backoff, refusal  # noqa: F401
 
-pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
+pytestmark = [
+    pytest.mark.on("sqlite", "postgresql", "mariadb"),
+    pytest.mark.usefixtures("no_backoff"),
+]
+pytest_plugins = ("retry_fixtures",)
 
 Make = Callable[..., Any]
 INSERT = text("INSERT INTO note (text) VALUES ('written')")

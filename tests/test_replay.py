@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,24 +28,20 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from apps import client, talk, write
 from models import Note, stored
+from retried import Driver, refusal
 from safesession import InvalidArgument, OutcomeUnknown, session_scope
 from safesession.fastapi import add_exception_handlers
 from safesession.retry import RetryMiddleware, in_session
-from test_retry import Driver, refusal
 
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [pytest.mark.anyio, pytest.mark.on("sqlite", "postgresql", "mariadb")]
-pytest_plugins = ("fastapi_fixtures",)
-
-
-@pytest.fixture(autouse=True)
-def no_backoff() -> Iterator[None]:
-    """Have nobody wait between attempts: stamina's own mode for tests."""
-    stamina.set_testing(True, attempts=10, cap=True)
-    yield
-    stamina.set_testing(False)
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.on("sqlite", "postgresql", "mariadb"),
+    pytest.mark.usefixtures("no_backoff"),
+]
+pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 
 class Service:
