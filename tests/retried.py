@@ -1,17 +1,23 @@
-"""What tests have run again: the ways to do so, refusals, and work that is refused."""
+"""What tests have run again: the ways to do so, and work and requests to be refused."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from fastapi import BackgroundTasks, Body, Depends, FastAPI
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from apps import client, write
 from models import Note
 from safesession.retry import (
+    RetryMiddleware,
     async_in_session,
     async_run_in_session,
     in_session,
     run_in_session,
 )
+
+if TYPE_CHECKING:
+    from fastapi_fixtures import Database
 
 CALLS = {
     call.__name__: call
@@ -55,3 +61,34 @@ def work_for(call: str) -> Any:
         """Do nothing."""
 
     return write_one if call in SYNC else work
+
+
+class Service:
+    """An app whose database refuses its requests with these errors, one by one."""
+
+    def __init__(self, database: "Database", **options: Any) -> None:
+        self.errors: list[BaseException] = []
+        self.calls: list[Any] = []
+        self.mails: list[str] = []
+        self.app = app = FastAPI()
+        app.add_middleware(RetryMiddleware, **options)
+        self.get = database.get_session()
+        SessionDep = Annotated[Any, Depends(self.get)]
+
+        @app.post("/notes", status_code=201)
+        async def create(
+            session: SessionDep, tasks: BackgroundTasks, text: Annotated[str, Body()]
+        ) -> int:
+            self.calls.append(text)
+            await write(session, text)
+            tasks.add_task(self.mails.append, text)
+            self.fail()
+            return len(self.calls)
+
+    def fail(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def post(self, text: str = "once", *, raising: bool = False) -> Any:
+        async with client(self.app, raising=raising) as http:
+            return await http.post("/notes", json=text)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import stamina
@@ -10,8 +10,11 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from retried import CALLS, SYNC
+from retried import CALLS, SYNC, Service
 from safesession.retry import async_run_in_session, run_in_session
+
+if TYPE_CHECKING:
+    from fastapi_fixtures import Database
 
 
 @pytest.fixture
@@ -50,3 +53,8 @@ def run(
         return asyncio.run(main())
 
     return run_sync if request.param in SYNC else run_async
+
+
+@pytest.fixture
+def service(database: "Database") -> Service:
+    return Service(database)
