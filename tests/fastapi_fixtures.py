@@ -12,6 +12,7 @@ import uvicorn
 from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from safesession import _admission
 from safesession.fastapi import async_session_dependency, session_dependency
 
 
@@ -51,6 +52,12 @@ def database(
     request: pytest.FixtureRequest, sync_database: Database, async_database: Database
 ) -> Database:
     return sync_database if request.param == "sync_session" else async_database
+
+
+@pytest.fixture
+def no_other_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget those of other tests: a request might ask for their sessions too."""
+    monkeypatch.setattr(_admission, "_limiters", [])
 
 
 class _Server(uvicorn.Server):
