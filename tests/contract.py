@@ -1,4 +1,4 @@
-"""safesession's own ways to hold a session, and what is to be seen after each."""
+"""safesession's own ways to hold a session, work for each, and what is seen after."""
 
 import asyncio
 import operator
@@ -16,9 +16,10 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 import safesession
-from models import Note
+from models import Note, Reply
 from safesession import ScopeMisuse, async_session_scope, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._harness import Body, Harness, InAsyncWith, InTask, InWith
@@ -158,3 +159,30 @@ def assert_usable(habitat: Habitat, kept: list[str]) -> None:
     assert habitat.run(look_and_add) is None
     assert found == sorted(kept)
     assert habitat.engine.pool.checkedout() == 0
+
+
+class Add:
+    """Adds and flushes a note, and has `error` raised after it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self._error = error
+
+    def __call__(self, session: Session) -> BaseException | None:
+        self.session = session
+        session.add(Note(text="kept?"))
+        session.flush()
+        return self._error
+
+
+class AddOrphan(Add):
+    """Writes what the database will refuse at COMMIT."""
+
+    def __call__(self, session: Session) -> BaseException | None:
+        session.add(Reply(note_id=-1))
+        return super().__call__(session)
+
+
+def pool_reset(mode: str | None) -> Any:
+    """Return how a pool writes down its `reset_on_return`."""
+    pool = QueuePool(lambda: None, reset_on_return=mode)  # type: ignore[arg-type]
+    return pool._reset_on_return
