@@ -1,91 +1,21 @@
 """A scope inside a session is a SAVEPOINT: the contract in another ambient state."""
 
-import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, insert, select
-from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy import Engine, event, select
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from backends import with_deferred_constraints
-from contract import dispose, in_transaction, left_by, left_by_async
 from models import Note, Reply, stored
-from safesession import async_session_scope, session_scope
+from nested import AsyncNested, Nested
+from safesession import session_scope
 from safesession.testing._faults import Faults
 from safesession.testing._harness import Body
 
 pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
-
-
-class Left(NamedTuple):
-    inner: BaseException | None
-    outer: BaseException | None
-
-
-class Nested:
-    """Runs one scope inside another; what leaves the inner is caught in the outer."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def run(
-        self,
-        inner: Body,
-        *,
-        before: Body = lambda session: None,
-        after: Body = lambda session: None,
-        **options: Any,
-    ) -> Left:
-        left: list[BaseException | None] = []
-
-        def outer(session: Session) -> BaseException | None:
-            before(session)
-            left.append(left_by(session_scope(session, **options), inner))
-            return after(session)
-
-        return Left(outer=left_by(session_scope(self.engine), outer), inner=left[0])
-
-    def close(self) -> None:
-        self.engine.dispose()
-
-
-class AsyncNested(Nested):
-    def __init__(self, async_engine: AsyncEngine) -> None:
-        self.engine = async_engine.sync_engine
-        self._async_engine = async_engine
-        self._loop = asyncio.Runner()
-
-    def run(
-        self,
-        inner: Body,
-        *,
-        before: Body = lambda session: None,
-        after: Body = lambda session: None,
-        **options: Any,
-    ) -> Left:
-        async def outer() -> Left:
-            left_inner = None
-            try:
-                async with async_session_scope(self._async_engine) as session:
-                    await session.run_sync(before)
-                    nested = async_session_scope(session, **options)
-                    left_inner = await left_by_async(nested, inner)
-                    error = await session.run_sync(after)
-                    if error is not None:
-                        raise error
-            except BaseException as error:
-                return Left(left_inner, error)
-            return Left(left_inner, None)
-
-        return self._loop.run(outer())
-
-    def close(self) -> None:
-        self._loop.run(dispose(self._async_engine))
-        self._loop.close()
 
 
 @pytest.fixture
@@ -335,120 +265,3 @@ def test_deferred_constraint_is_left_to_the_outer_commit(
     assert left.inner is None
     assert isinstance(left.outer, IntegrityError)
     assert stored(observer) == []
-
-
-@pytest.mark.on("sqlite")
-def test_savepoint_begins_the_transaction_that_the_driver_is_set_to(
-    make_engine: Callable[..., Engine],
-) -> None:
-    """On SQLite the transaction around the savepoint has the connection's own level."""
-    engine = make_engine(connect_args={"isolation_level": "IMMEDIATE"})
-    sent: list[list[str]] = []
-    event.listen(
-        engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[:2])
-    )
-
-    with session_scope(engine) as outer, session_scope(outer):
-        outer.execute(select(1))
-
-    assert sent[0] == ["BEGIN", "IMMEDIATE"]
-
-
-def test_transactions_without_a_savepoint_are_begun_by_the_driver(
-    engine: Engine,
-) -> None:
-    """After the savepoint, the session's transactions are the driver's again."""
-    with session_scope(engine) as outer:
-        with session_scope(outer):
-            outer.execute(select(1))
-        outer.commit()
-        assert not in_transaction(outer.connection().connection.driver_connection)
-
-
-def test_savepoint_elsewhere_is_preceded_by_nothing(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the database is not SQLite, the driver begins the transaction itself."""
-    monkeypatch.setattr(engine.dialect, "name", "another")
-    sent: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
-
-    with session_scope(engine) as outer, session_scope(outer):
-        outer.execute(select(1))
-
-    assert not any("BEGIN" in statement for statement in sent)
-
-
-def test_dead_connection_is_told_by_sqlalchemy(engine: Engine) -> None:
-    """A connection that died in the pool raises as in SQLAlchemy, and is replaced."""
-    pooled = engine.raw_connection()
-    driver_connection = pooled.driver_connection
-    pooled.close()
-    assert driver_connection is not None
-    driver_connection.close()
-
-    with (
-        pytest.raises(DBAPIError) as caught,
-        session_scope(engine) as outer,
-        session_scope(outer),
-    ):
-        outer.execute(select(1))
-
-    assert caught.value.connection_invalidated
-    with session_scope(engine) as session:
-        session.execute(select(1))
-
-
-class Routing(Session):
-    """A session that has no bind where it is not told for what."""
-
-    def get_bind(self, mapper: Any = None, **options: Any) -> Any:
-        if mapper is None and "clause" not in options:
-            raise LookupError
-        return super().get_bind(mapper, **options)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda engine: Session(binds={Note: engine}),
-        lambda engine: Session(create_engine("sqlite://"), binds={Note: engine}),
-        lambda engine: Routing(engine),
-        lambda engine: Session(engine, autobegin=False),
-    ],
-    ids=["binds", "second bind", "routing", "no autobegin"],
-)
-def test_savepoint_on_whatever_bind_is_used(
-    engine: Engine, make: Callable[[Engine], Session]
-) -> None:
-    """Nothing of the savepoint is committed by itself, on whichever engine it is."""
-    outer = make(engine)
-    if not outer.autobegin:
-        outer.begin()
-    with session_scope(outer):
-        outer.add(Note(text="inner"))
-    outer.rollback()
-    outer.close()
-
-    assert stored(engine) == []
-
-
-@pytest.mark.parametrize("hide", [False, True])
-def test_failed_flush_in_a_joined_savepoint_leaves_the_owner_s_work(
-    engine: Engine, hide: bool
-) -> None:
-    """A session that joined a connection's transaction rolls back to its savepoint."""
-    with engine.connect() as connection:
-        transaction = connection.begin()
-        connection.execute(insert(Note).values(text="owner"))
-        maker = sessionmaker(connection, join_transaction_mode="create_savepoint")
-        with (
-            pytest.raises(PendingRollbackError if hide else IntegrityError),
-            session_scope(maker) as session,
-            suppress(IntegrityError if hide else LookupError),
-        ):
-            session.add_all([Note(text="twice"), Note(text="twice")])
-            session.flush()
-        transaction.commit()
-
-    assert stored(engine) == ["owner"]
