@@ -4,6 +4,8 @@ from textwrap import dedent
 
 import pytest
 
+leaking = pytest.mark.allow_session_leaks(reason="the test within leaks")
+
 
 class Project:
     """A project whose test module and conftest begin with these."""

@@ -1,4 +1,4 @@
-"""The pytest plugin's async sessions are of the test's event loop, whoever runs that."""
+"""The pytest plugin's async sessions are of the event loop that the test runs in."""
 
 import pytest
 
