@@ -12,23 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from backends import wait_until_mariadb
+from innodb import WAITS, change, code_of, weightier
 from models import Note, stored
 from retried import refusal
 from safesession import InvalidArgument, async_session_scope, session_scope
 from safesession.retry import async_run_in_session, run_in_session
-from test_mariadb import (
-    WAITS,
-    change,
-    code_of,
-    deadlock,  # noqa: F401
-    weightier,
-)
 
 pytestmark = [
     pytest.mark.on("sqlite", "postgresql", "mariadb"),
     pytest.mark.usefixtures("no_backoff"),
 ]
-pytest_plugins = ("retry_fixtures",)
+pytest_plugins = ("mariadb_fixtures", "retry_fixtures")
 
 Make = Callable[..., Any]
 INSERT = text("INSERT INTO note (text) VALUES ('written')")
@@ -256,7 +250,7 @@ def test_deadlock_that_was_caught(
 def test_deadlock_that_was_caught_in_a_transaction(
     make_engine: Make,
     observer: Engine,
-    deadlock: Callable[[Session], None],  # noqa: F811
+    deadlock: Callable[[Session], None],
     way: Any,
 ) -> None:
     """There it has undone what was before it, so what comes after is not kept."""

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import PoolResetState
 
 from contract import Habitat
+from innodb import end_connection, id_of
 from models import Note, stored
 from safesession import session_scope
 from safesession._read_only import _UNDOING, _allow_at_reset
-from test_mariadb import end_connection, id_of
 from writes import IN_TEXT
 
 pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
