@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from autocommit import Make, begun_by_a_listener, by_creator, by_event, each_way
 from backends import wait_until_mariadb
 from innodb import WAITS, change, code_of, weightier
 from models import Note, stored
@@ -24,56 +25,7 @@ pytestmark = [
 ]
 pytest_plugins = ("mariadb_fixtures", "retry_fixtures")
 
-Make = Callable[..., Any]
 INSERT = text("INSERT INTO note (text) VALUES ('written')")
-# How drivers are told; asyncpg is not, by an argument.
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "pysqlite": {"isolation_level": None},
-    "aiosqlite": {"isolation_level": None},
-    "psycopg": {"autocommit": True},
-    "pymysql": {"autocommit": 1},
-    "asyncmy": {"autocommit": True},
-}
-
-
-def by_sqlalchemy(make: Make) -> Any:
-    return make(isolation_level="AUTOCOMMIT")
-
-
-def by_arguments(make: Make) -> Any:
-    driver = make().dialect.driver
-    if driver not in ARGUMENTS:
-        return by_event(make)
-    return make(connect_args=ARGUMENTS[driver])
-
-
-def by_creator(make: Make) -> Any:
-    engine = make()
-    dialect = engine.dialect
-    arguments, options = dialect.create_connect_args(engine.url)
-    options |= ARGUMENTS[dialect.driver]
-    return make(creator=lambda: dialect.connect(*arguments, **options))
-
-
-def by_event(make: Make) -> Any:
-    engine = make()
-    name = engine.dialect.name
-
-    def tell(driver_connection: Any, record: object) -> None:
-        if name == "sqlite":
-            driver_connection.isolation_level = None
-        elif name == "postgresql":
-            driver_connection.autocommit = True
-        else:
-            driver_connection.autocommit(True)
-
-    event.listen(getattr(engine, "sync_engine", engine), "connect", tell)
-    return engine
-
-
-each_way = pytest.mark.parametrize(
-    "way", [by_sqlalchemy, by_arguments, by_event], ids=lambda way: way.__name__
-)
 
 
 class Writes:
@@ -122,16 +74,6 @@ async def test_async_work_is_not_run_again(
         await async_run_in_session(way(make_async_engine), write)
 
     assert stored(observer) == ["of attempt 1"]
-
-
-def begun_by_a_listener(make: Make, way: Any) -> Any:
-    """Return an engine in autocommit, where a listener begins each transaction."""
-    engine = way(make)
-    sync_engine = getattr(engine, "sync_engine", engine)
-    event.listen(
-        sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN")
-    )
-    return engine
 
 
 @each_way
