@@ -90,7 +90,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> None:
     """Leave what is there for good out of each collection of garbage."""
-    gc.collect()
+    with warnings.catch_warnings():
+        # Of a database that is not closed: it is not known any more whose it was.
+        warnings.simplefilter("ignore")
+        gc.collect()
     # Each module anew, as the kit thaws it.
     gc.freeze()
 

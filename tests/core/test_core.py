@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +16,12 @@ from safesession import MissingExtra, session_scope
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
+def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = create_engine(f"sqlite:///{tmp_path / 'core.db'}", poolclass=QueuePool)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE note (text TEXT)"))
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def stored(engine: Engine) -> list[str]:
