@@ -1,6 +1,7 @@
 """The benchmark counts rightly, and refuses to measure what does not do its work."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.check import WrongAnswer, require_right_answers
 from benchmarks.client import Request, Tally, ask_times, connect
 from benchmarks.databases import Database, sqlite
 from benchmarks.interleaving import interleave
+from benchmarks.machine import CORES, leave_core
 from benchmarks.ratios import (
     Spread,
     cost,
@@ -268,3 +270,19 @@ def test_a_served_variant(measured: Database) -> None:
 
     assert (50, 0) == (found.right, found.wrong)
     assert (0, 20) == (unlike.right, unlike.wrong)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="needs Linux, and a second core to leave")
+def test_a_server_has_a_core_to_itself(measured: Database) -> None:
+    """Client and database, which this process starts, are on the others."""
+    (variant,) = [variant for variant in VARIANTS if variant.name == SAFESESSION]
+    src = Path(safesession.__file__).parents[1]
+    with serving(measured, "async", [variant.name], requests.POOL, src) as server:
+        its_own = os.sched_getaffinity(server.pid)
+
+    leave_core()
+    others = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+
+    assert 1 == len(its_own)
+    assert set(CORES) - its_own == others

@@ -67,6 +67,9 @@ class Admission:
         self._holders: set[Holder] = set()
         # Those that hold a slot, and wait for another.
         self._waiting: Queue = {}
+        # How many are in a queue, or have just left it: mostly none, and nothing has to
+        # be looked through then.
+        self._waiters = 0
         self._numbers = count()
 
     def limit_for(self, limiter: "Limiter", session: Session) -> Limit | None:
@@ -107,11 +110,13 @@ class Admission:
                 turn.set_result(None)
 
         timer = loop.call_later(limit.patience, lose_patience)
-        # It may be the last that could have gone on.
-        self._admit()
+        self._waiters += 1
         try:
+            # It may be the last that could have gone on.
+            self._admit()
             await turn
         finally:
+            self._waiters -= 1
             timer.cancel()
             queue.pop(turn, None)
             self._admit()
@@ -138,6 +143,8 @@ class Admission:
         No younger one goes before it, on whichever limit: a slot of another may be what
         is to be spared for it.
         """
+        if not self._waiters:
+            return None
         queues = [
             limit.waiting
             for limit in self._limits.values()
