@@ -39,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
         "--no-postgresql", action="store_true", help="measure on SQLite alone"
     )
     parser.add_argument(
+        "--shared-cores",
+        action="store_true",
+        help="let the server use all cores, as client and database do: less steady",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         default=Path(".bench/results.json"),
@@ -125,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
             for path in draw(Results.read(options.file), options.into):
                 print(path)
             return 0
-        leave_core()
+        if not options.shared_cores:
+            leave_core()
         if options.compare is not None:
             return 0 if asyncio.run(compare(options.compare, 4, 0.1)) else 1
         asyncio.run(measure(options))

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,29 @@ PACKAGES = (
 )
 
 # Linux tells which a process may use, and takes orders.
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
-def give_core(pid: int) -> None:
-    """Give what is measured the last core, as where a server has a worker for each.
-
-    On several its threads would wake each other from core to core, which takes as long
-    as their work, and differs with all that the other cores do.
-    """
-    if len(CORES) > 1:
-        os.sched_setaffinity(pid, CORES[-1:])
+CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
 
 def leave_core() -> None:
-    """Leave that core alone, here and in what this process starts."""
+    """Leave the last core to what is measured, in what this process starts, too."""
     if len(CORES) > 1:
         os.sched_setaffinity(0, CORES[:-1])
+
+
+def give_core(pid: int) -> None:
+    """Give the core that was left to what is measured, if one was.
+
+    A server has one core then, as where there is a worker for each. On several its
+    threads would wake each other from core to core, which takes as long as their work,
+    and differs with all that the other cores do.
+    """
+    if left := core_left():
+        os.sched_setaffinity(pid, left)
+
+
+def core_left() -> set[int]:
+    """Return the core that `leave_core` has left, in a set that may be empty."""
+    return set(CORES) - os.sched_getaffinity(0) if CORES else set()
 
 
 def facts() -> dict[str, Any]:
@@ -52,6 +59,7 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
+        "a core for the server": bool(core_left()),
         "load at the start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "commit": git("describe", "--always", "--dirty", "--abbrev=12"),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},

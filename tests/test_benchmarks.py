@@ -273,16 +273,19 @@ def test_a_served_variant(measured: Database) -> None:
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="needs Linux, and a second core to leave")
-def test_a_server_has_a_core_to_itself(measured: Database) -> None:
+@pytest.mark.parametrize("leaving", [True, False])
+def test_a_server_has_the_core_that_was_left(measured: Database, leaving: bool) -> None:
     """Client and database, which this process starts, are on the others."""
     (variant,) = [variant for variant in VARIANTS if variant.name == SAFESESSION]
     src = Path(safesession.__file__).parents[1]
-    with serving(measured, "async", [variant.name], requests.POOL, src) as server:
-        its_own = os.sched_getaffinity(server.pid)
+    if leaving:
+        leave_core()
+    ours = os.sched_getaffinity(0)
+    try:
+        with serving(measured, "async", [variant.name], requests.POOL, src) as server:
+            its_own = os.sched_getaffinity(server.pid)
+    finally:
+        os.sched_setaffinity(0, CORES)
 
-    leave_core()
-    others = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, CORES)
-
-    assert 1 == len(its_own)
-    assert set(CORES) - its_own == others
+    assert its_own == (set(CORES[-1:]) if leaving else set(CORES))
+    assert ours == set(CORES[:-1] if leaving else CORES)
