@@ -1,6 +1,7 @@
 """The attempts at one unit of work: which may follow, and why there was another."""
 
-from collections.abc import Awaitable, Callable, Generator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import update_wrapper
 from typing import Any, NamedTuple, TypeVar
@@ -64,6 +65,8 @@ class Attempts:
         self._told: list[str] = []
         # The failure that was told last, until another is.
         self._last: Exception | None = None
+        self._turns: AsyncIterator[stamina.Attempt]
+        self._turn: stamina.Attempt
 
     def watch(self, session: Session) -> None:
         """Be told of what a session of the attempt commits."""
@@ -92,18 +95,46 @@ class Attempts:
         # What leaves after a commit that failed may be what was to be committed on.
         return self._commits.failed[-1] if self._commits.failed else error
 
+    async def begin(self) -> None:
+        """Begin the first attempt, where who makes them asks for each that follows."""
+        name = f"{self._named.__module__}.{self._named.__qualname__}"
+        context = stamina.retry_context(**self._options()).with_name(name, (), {})
+        self._turns = aiter(context)
+        self._turn = await anext(self._turns)
+
+    async def another_follows(self, error: BaseException) -> bool:
+        """Wait for the time of another attempt, or tell that there is none."""
+        # In a task, as the error may be just what is handled: raised here once more, it
+        # would be given another context.
+        return await asyncio.create_task(self._has_next_turn(error))
+
+    async def _has_next_turn(self, error: BaseException) -> bool:
+        traceback = error.__traceback__
+        # As a `with` statement does where the error leaves its block.
+        self._turn.__exit__(type(error), error, traceback)
+        try:
+            self._turn = await anext(self._turns)
+        except Exception as raised:
+            if raised is error:
+                return False
+            raise
+        finally:
+            error.__traceback__ = traceback
+        return True
+
     def _retrying(self, attempt: Callable[[], R]) -> Callable[[], R]:
         update_wrapper(attempt, self._named, ("__module__", "__qualname__"), ())
-        attempts, timeout, _ = self._limits
-        again = stamina.retry(
-            on=self._may_follow,
-            attempts=attempts,
-            timeout=timeout,
-            wait_initial=_WAIT_INITIAL,
-            wait_max=_WAIT_MAX,
-            wait_jitter=_WAIT_JITTER,
-        )
-        return again(attempt)
+        return stamina.retry(**self._options())(attempt)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "on": self._may_follow,
+            "attempts": self._limits.attempts,
+            "timeout": self._limits.timeout,
+            "wait_initial": _WAIT_INITIAL,
+            "wait_max": _WAIT_MAX,
+            "wait_jitter": _WAIT_JITTER,
+        }
 
     def _may_follow(self, error: Exception) -> bool:
         self._last = None

@@ -1,7 +1,6 @@
 """Requests that are run again where the database has refused their transaction."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -30,12 +29,12 @@ class RetryMiddleware:
     - nothing of the response was sent, and
     - its body is not larger than `max_body_size`.
 
-    The response of an attempt that is followed by another is dropped, and with it the
-    background tasks of the endpoint, but not those of an exception handler's response.
-    Each attempt begins with the request's state as it was before the first, but with
-    the context variables that the ones before have set. What an endpoint does by
-    itself, such as calling another service, it does with each attempt: leave it to a
-    background task.
+    An attempt that is followed by another answers nothing, and runs no background task:
+    an exception handler's response ends with an :class:`OSError` where it would begin,
+    as if the client had gone. Each attempt begins with the request's state as it was
+    before the first, but with the context variables that the ones before have set. What
+    an endpoint does by itself, such as calling another service, it does with each
+    attempt: leave it to a background task.
 
     .. code-block:: python
 
@@ -83,18 +82,15 @@ class RetryMiddleware:
         attempts = Attempts(work, self._limits, RetryMiddleware)
         body = _Body(receive, self._max_body_size)
         given = _Given(scope)
-        last: list[_Attempt] = []
+        await attempts.begin()
+        while await _Attempt(attempts, body, send).run(self._app, scope):
+            given.restore()
 
-        async def attempt() -> None:
-            if last:
-                given.restore()
-            last[:] = [_Attempt(attempts, body, send)]
-            await last[0].run(self._app, scope)
 
-        # Of an attempt that is not followed by another, there is more to tell.
-        with suppress(Exception):
-            await attempts.async_run(attempt)
-        await last[0].conclude()
+class _Superseded(OSError):
+    """Raised by `send` in an attempt that another follows, as ASGI has it for a client
+    that has gone: what would have answered ends there, and runs no background task.
+    """
 
 
 class _Attempt:
@@ -106,45 +102,42 @@ class _Attempt:
         self._send = send
         self._holder = Holder(attempts.watch)
         self._has_begun = False
-        # The response of an attempt that is to be followed by another, if it can be.
-        self._held: list[Message] = []
-        self._raised: Exception | None = None
+        self._is_superseded = False
         self._traceback: TracebackType | None = None
 
-    async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Run it; raise what makes another attempt worth while, and nothing else."""
+    async def run(self, app: ASGIApp, scope: Scope) -> bool:
+        """Run it; return whether another is to follow, and raise where none is."""
         self._body.rewind()
         scope["safesession"] = self._holder
+        raised: Exception | None = None
         try:
-            await app(scope, self._body.receive, self._send_or_hold)
+            await app(scope, self._body.receive, self._send_unless_superseded)
         except Exception as error:
-            self._raised = error
-        if (refusal := self._refusal()) is not None:
-            raise refusal
+            raised = error
+        if raised is not None and not await self._supersede():
+            self._attempts.tell(raised)
+            raise raised
+        return self._is_superseded
 
-    async def conclude(self) -> None:
-        """Tell what the attempt has come to, where it is the last one."""
-        for message in self._held:
-            await self._send(message)
-        if self._raised is not None:
-            self._attempts.tell(self._raised)
-            raise self._raised
+    async def _supersede(self) -> bool:
+        """Wait for the time of another attempt, if there is one; tell if there is."""
+        if not (self._is_superseded or self._has_begun or not self._body.is_whole):
+            error = self._holder.error
+            if error is not None and self._may_follow(error):
+                self._is_superseded = await self._attempts.another_follows(error)
+        return self._is_superseded
 
-    def _refusal(self) -> BaseException | None:
-        error = self._holder.error
-        if error is None or self._has_begun or not self._body.is_whole:
-            return None
+    def _may_follow(self, error: BaseException) -> bool:
         # Starlette takes it off an error that a handler has answered, and an error of
         # connecting is told by it.
         self._traceback = error.__traceback__ = error.__traceback__ or self._traceback
-        return error if self._attempts.may_follow(error) else None
+        return self._attempts.may_follow(error)
 
-    async def _send_or_hold(self, message: Message) -> None:
-        if self._held or self._refusal() is not None:
-            self._held.append(message)
-        else:
-            self._has_begun = True
-            await self._send(message)
+    async def _send_unless_superseded(self, message: Message) -> None:
+        if await self._supersede():
+            raise _Superseded("Nobody hears this answer: the request is run again.")
+        self._has_begun = True
+        await self._send(message)
 
 
 class _Given:

@@ -1,0 +1,194 @@
+"""What a handler answers in an attempt that is followed by another, or is the last."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import stamina
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from stamina.instrumentation import set_on_retry_hooks
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from models import stored
+from retried import Service, refusal
+
+if TYPE_CHECKING:
+    from fastapi_fixtures import Database
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.on("sqlite", "postgresql", "mariadb"),
+    pytest.mark.usefixtures("no_backoff"),
+]
+pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
+
+
+@pytest.fixture
+def service(database: "Database") -> Service:
+    """Return a service whose handler answers, and has a background task."""
+    service = Service(database)
+
+    @service.app.exception_handler(DBAPIError)
+    async def answer(request: Request, error: DBAPIError) -> JSONResponse:
+        number = len(service.calls)
+        task = BackgroundTask(service.mails.append, f"of answer {number}")
+        return JSONResponse({"answer": number}, 409, background=task)
+
+    return service
+
+
+@pytest.fixture
+def inactive() -> Iterator[None]:
+    stamina.set_active(False)
+    yield
+    stamina.set_active(True)
+
+
+async def pass_on(request: Request, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+@pytest.mark.parametrize("between", [False, True])
+async def test_answer_that_is_superseded(
+    service: Service, observer: Engine, between: bool
+) -> None:
+    """Its background task is not run, nor where a middleware streams the answer."""
+    if between:
+        streaming = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+        service.app.user_middleware.append(streaming)
+    service.errors = [refusal(), refusal()]
+
+    assert (await service.post()).status_code == 201
+    assert service.mails == ["once"]
+    assert stored(observer) == ["once"]
+
+
+async def test_answer_of_the_last_attempt(service: Service, observer: Engine) -> None:
+    """It is sent as it is, and its background task is run."""
+    service.errors = [refusal() for _ in range(10)]
+
+    response = await service.post()
+
+    assert (response.status_code, response.json()) == (409, {"answer": 10})
+    assert service.mails == ["of answer 10"]
+    assert stored(observer) == []
+
+
+async def test_what_instrumentation_is_told(service: Service) -> None:
+    """The middleware's name, and the error of the database itself."""
+    told: list[tuple[str, Exception]] = []
+    set_on_retry_hooks([lambda each: told.append((each.name, each.caused_by))])
+    service.errors = [error] = [refusal()]
+    try:
+        await service.post()
+    finally:
+        set_on_retry_hooks(None)
+
+    assert told == [("safesession._replay.RetryMiddleware", error)]
+
+
+async def test_instrumentation_that_fails(service: Service) -> None:
+    """What it raises leaves the request, as it leaves a function that is run again."""
+    failure = LookupError()
+
+    def fail(details: Any) -> None:
+        raise failure
+
+    service.app.exception_handlers.clear()
+    service.errors = [refusal()]
+    set_on_retry_hooks([fail])
+    try:
+        with pytest.raises(LookupError) as raised:
+            await service.post(raising=True)
+    finally:
+        set_on_retry_hooks(None)
+
+    assert raised.value is failure
+    assert service.calls == ["once"]
+
+
+@pytest.mark.usefixtures("inactive")
+async def test_answer_where_nothing_is_run_again(service: Service) -> None:
+    """Where stamina is switched off, the first is the last."""
+    service.errors = [refusal()]
+
+    response = await service.post()
+
+    assert (response.status_code, response.json()) == (409, {"answer": 1})
+    assert service.mails == ["of answer 1"]
+
+
+async def test_what_is_between_hears_that_nobody_listens(service: Service) -> None:
+    """As of a client that has gone; and the error that it handles stays as it was."""
+    heard: list[BaseException] = []
+    handled: list[tuple[Any, ...]] = []
+    error = refusal()
+    error.__cause__ = cause = LookupError()
+
+    class Translating:
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await self._app(scope, receive, send)
+            except DBAPIError as caught:
+                traceback = caught.__traceback__
+                try:
+                    raise ValueError from caught
+                except ValueError as translated:
+                    try:
+                        await JSONResponse({}, 409)(scope, receive, send)
+                    except OSError as answer:
+                        heard.append(answer)
+                    handled.append((translated.__context__, traceback))
+
+    service.app.user_middleware.append(Middleware(Translating))
+    service.app.exception_handlers.clear()
+    service.errors = [error]
+
+    assert (await service.post()).status_code == 201
+    assert [str(each) for each in heard] == [
+        "Nobody hears this answer: the request is run again."
+    ]
+    ((context, traceback),) = handled
+    assert context is error
+    assert error.__traceback__ is traceback
+    assert (error.__cause__, error.__context__) == (cause, None)
+
+
+async def test_app_that_goes_on_answering(service: Service, observer: Engine) -> None:
+    """Of what it sends all the same nothing is heard either."""
+    refused: list[bool] = []
+
+    class Insisting:
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def insist(message: Any) -> None:
+                for _ in range(2):
+                    try:
+                        await send(message)
+                    except OSError:
+                        refused.append(True)
+                    else:
+                        return
+
+            await self._app(scope, receive, insist)
+
+    service.app.user_middleware.append(Middleware(Insisting))
+    service.errors = [refusal()]
+
+    response = await service.post()
+
+    assert (response.status_code, response.json()) == (201, 2)
+    # Twice each of the answer's two messages.
+    assert refused == [True] * 4
+    # Who hears nothing of it goes on.
+    assert service.mails == ["of answer 1", "once"]
