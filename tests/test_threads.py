@@ -21,7 +21,11 @@ from apps import client, get
 from safesession import _workers
 from safesession.fastapi import session_dependency
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.usefixtures("no_other_dependencies"),
+]
+pytest_plugins = ("fastapi_fixtures",)
 
 
 async def test_no_more_threads_than_exits_at_once(engine: Engine) -> None:
