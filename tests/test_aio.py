@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -112,6 +113,29 @@ async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
     await scope.__aenter__()
     with pytest.raises(StopIteration):
         scope.__aexit__(None, None, None).send(None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks")
+@pytest.mark.parametrize("error", [None, LookupError()])
+async def test_eager_tasks(
+    async_engine: AsyncEngine, engine: Engine, error: Exception | None
+) -> None:
+    """The exit has one task, also where the loop begins each as it is made."""
+    loop = asyncio.get_running_loop()
+    factory = loop.get_task_factory()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        with nullcontext() if error is None else pytest.raises(LookupError):
+            async with async_session_scope(async_engine) as session:
+                session.add(Note(text="kept"))
+                await session.flush()
+                if error is not None:
+                    raise error
+    finally:
+        loop.set_task_factory(factory)
+
+    assert stored(engine) == (["kept"] if error is None else [])
+    assert async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 def test_exit_is_carried_out_once(

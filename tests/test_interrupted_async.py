@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from interruptions import Position, contexts
 from models import stored
-from safesession import async_session_scope
+from safesession import _cleanup, async_session_scope
 from safesession._cleanup import Exit
 from safesession._threads import ThreadExit
 from safesession.testing._faults import Faults
@@ -140,7 +140,7 @@ def once_interrupted(function: Callable[..., Any], after: bool) -> Callable[...,
         # Where nothing but __aexit__ can catch it.
         pytest.param(Exit, "_wait", False, id="between steps"),
         # Where the task has begun, and is not kept.
-        pytest.param(asyncio, "create_task", True, id="task not kept"),
+        pytest.param(_cleanup, "Task", True, id="task not kept"),
     ],
 )
 @pytest.mark.anyio

@@ -105,8 +105,8 @@ class Attempts:
     async def another_follows(self, error: BaseException) -> bool:
         """Wait for the time of another attempt, or tell that there is none."""
         # In a task, as the error may be just what is handled: raised here once more, it
-        # would be given another context.
-        return await asyncio.create_task(self._has_next_turn(error))
+        # would be given another context. Not create_task(), which may begin it here.
+        return await asyncio.Task(self._has_next_turn(error))
 
     async def _has_next_turn(self, error: BaseException) -> bool:
         traceback = error.__traceback__

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from abc import ABC, abstractmethod
+from asyncio import Task
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any, cast
@@ -44,7 +45,7 @@ class Exit(ABC):
         self._failure: BaseException | None = None
         self._done = False
         self._lock = Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._task: Task[None] | None = None
 
     async def leave(self, error: BaseException | None) -> None:
         """End the scope, and raise what is to leave in place of `error`, if any.
@@ -108,7 +109,8 @@ class Exit(ABC):
                 # A second is begun where every task of the loop is cancelled, as when
                 # it shuts down: then the exit may not have begun, or go on in a thread.
                 if task is None or task.done():
-                    task = self._task = asyncio.create_task(self._run())
+                    # Not create_task(): an eager one would run before it is kept.
+                    task = self._task = Task(self._run())
                 await asyncio.wait((task,))
             except INTERRUPTS as caught:
                 raised = caught

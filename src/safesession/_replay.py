@@ -102,6 +102,7 @@ class _Attempt:
         self._send = send
         self._holder = Holder(attempts.watch)
         self._has_begun = False
+        self._is_asked = False
         self._is_superseded = False
         self._traceback: TracebackType | None = None
 
@@ -111,27 +112,46 @@ class _Attempt:
         scope["safesession"] = self._holder
         raised: Exception | None = None
         try:
-            await app(scope, self._body.receive, self._send_unless_superseded)
+            await app(scope, self._receive, self._send_unless_superseded)
         except Exception as error:
             raised = error
-        if raised is not None and not await self._supersede():
+        if not await self._supersede() and raised is not None:
             self._attempts.tell(raised)
             raise raised
         return self._is_superseded
 
     async def _supersede(self) -> bool:
         """Wait for the time of another attempt, if there is one; tell if there is."""
-        if not (self._is_superseded or self._has_begun or not self._body.is_whole):
-            error = self._holder.error
-            if error is not None and self._may_follow(error):
-                self._is_superseded = await self._attempts.another_follows(error)
+        error = self._refusal()
+        # Once, whatever comes of it: who asks stamina has ended the attempt for it.
+        if error is not None and not self._is_asked:
+            self._is_asked = True
+            follows = await self._attempts.another_follows(error)
+            # While it waited, others may have sent, or heard from the client.
+            self._is_superseded = follows and self._can_follow()
+            self._body.is_settled = self._is_superseded
         return self._is_superseded
 
-    def _may_follow(self, error: BaseException) -> bool:
+    def _refusal(self) -> BaseException | None:
+        error = self._holder.error
+        # A session that is open yet may still commit.
+        if error is None or self._holder.sessions or not self._can_follow():
+            return None
         # Starlette takes it off an error that a handler has answered, and an error of
         # connecting is told by it.
-        self._traceback = error.__traceback__ = error.__traceback__ or self._traceback
-        return self._attempts.may_follow(error)
+        self._traceback = error.__traceback__ or self._traceback
+        if error.__traceback__ is None:
+            error.__traceback__ = self._traceback
+        return error if self._attempts.may_follow(error) else None
+
+    def _can_follow(self) -> bool:
+        return self._body.is_whole and not self._has_begun
+
+    async def _receive(self) -> Message:
+        # What is left of the body is for the attempt that follows.
+        if self._is_superseded:
+            return {"type": "http.disconnect"}
+        return await self._body.receive()
 
     async def _send_unless_superseded(self, message: Message) -> None:
         if await self._supersede():
@@ -181,6 +201,8 @@ class _Body:
 
     def rewind(self) -> None:
         self._given = 0
+        # Whether it has been decided that another attempt follows.
+        self.is_settled = False
 
     async def receive(self) -> Message:
         if self._given < len(self._messages):
@@ -188,11 +210,16 @@ class _Body:
             return self._messages[self._given - 1]
         message = await self._receive()
         self._left -= len(message.get("body", b""))
-        if message["type"] != "http.request" or self._left < 0:
-            # The client has gone; or there is more than is to be kept.
-            self.is_whole = False
-            self._messages.clear()
+        # What the attempt before was waiting for is kept, however much it is.
+        if not self.is_settled:
+            self._judge(message)
         if self.is_whole:
             self._messages.append(message)
             self._given += 1
         return message
+
+    def _judge(self, message: Message) -> None:
+        if message["type"] != "http.request" or self._left < 0:
+            # The client has gone; or there is more than is to be kept.
+            self.is_whole = False
+            self._messages.clear()
