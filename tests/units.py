@@ -54,7 +54,8 @@ class Place:
             seen = await unit.interrupted(at, interrupt())
             yield seen
             at, reached, most = at + 1, seen.reached, max(most, seen.suspensions)
-        assert most < seen.suspensions + 10, "it was busy while it waited"
+        # A few more on a machine that is busy, and hundreds where it asks in a loop.
+        assert most < seen.suspensions + 30, "it was busy while it waited"
 
     async def first_of_exit(self, unit: Unit) -> int:
         """Run the unit untouched; return the number of its exit's first suspension."""
