@@ -63,7 +63,7 @@ async def test_last_error_is_the_apps_to_tell(
     assert stored(observer) == []
 
 
-async def test_answer_of_a_handler_is_held_back(
+async def test_answer_of_a_handler_is_sent_once(
     service: Service, observer: Engine
 ) -> None:
     """A handler of the app is asked each time; its last answer is sent, once."""
@@ -100,7 +100,7 @@ async def test_lost_connection_is_503_after_the_last_attempt(
 async def test_database_that_is_not_there_yet(
     database: "Database", service: Service, observer: Engine
 ) -> None:
-    """A handler's 503 is held back, too: it is there at the next attempt."""
+    """A handler answers 503 in vain, too: it is there at the next attempt."""
     add_exception_handlers(service.app)
     errors = [ConnectionRefusedError(), TimeoutError()]
 

@@ -1,6 +1,7 @@
 """What a handler answers in an attempt that is followed by another, or is the last."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,24 @@ async def test_instrumentation_that_fails(service: Service) -> None:
         set_on_retry_hooks(None)
 
     assert raised.value is failure
+    assert service.calls == ["once"]
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses attributes, also those that Python sets."""
+
+
+async def test_answer_to_an_error_that_refuses_attributes(service: Service) -> None:
+    """It is sent: nothing is set on an error that is not run again."""
+
+    @service.app.exception_handler(AttributeError)
+    async def answer(request: Request, error: AttributeError) -> JSONResponse:
+        return JSONResponse({}, 418)
+
+    service.errors = [Frozen()]
+
+    assert (await service.post()).status_code == 418
     assert service.calls == ["once"]
 
 
