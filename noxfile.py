@@ -38,8 +38,7 @@ nox.options.sessions = [
 ]
 if not sys.argv[1:]:
     # A plain `nox` runs sessions side by side; one that is named is seen as it runs.
-    # A fifth of its time, a test waits for a server or for a timer.
-    nox.options.parallel = (os.cpu_count() or 1) + 1
+    nox.options.parallel = os.cpu_count()
     nox.options.report = ".nox/report.json"
 
 PYPROJECT = load_toml("pyproject.toml")
