@@ -9,6 +9,7 @@ import stamina
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from stamina.instrumentation import set_on_retry_hooks
 
 from retried import CALLS, SYNC, Service
 from safesession.retry import async_run_in_session, run_in_session
@@ -23,6 +24,13 @@ def no_backoff() -> Iterator[None]:
     stamina.set_testing(True, attempts=10, cap=True)
     yield
     stamina.set_testing(False)
+
+
+@pytest.fixture
+def on_retry() -> Iterator[Callable[[Callable[[Any], None]], None]]:
+    """Have stamina call something when an attempt is to follow, before the wait."""
+    yield lambda hook: set_on_retry_hooks([hook])
+    set_on_retry_hooks(None)
 
 
 @pytest.fixture(params=CALLS)

@@ -16,6 +16,7 @@ from sqlalchemy.util import await_only
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from backends import with_deferred_constraints
+from eager import eager_tasks, needs_eager_tasks
 from models import Note, Reply, stored
 from safesession import (
     EngineNotConfigured,
@@ -115,24 +116,19 @@ async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
         scope.__aexit__(None, None, None).send(None)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks")
+@needs_eager_tasks
 @pytest.mark.parametrize("error", [None, LookupError()])
 async def test_eager_tasks(
     async_engine: AsyncEngine, engine: Engine, error: Exception | None
 ) -> None:
     """The exit has one task, also where the loop begins each as it is made."""
-    loop = asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    try:
-        with nullcontext() if error is None else pytest.raises(LookupError):
-            async with async_session_scope(async_engine) as session:
-                session.add(Note(text="kept"))
-                await session.flush()
-                if error is not None:
-                    raise error
-    finally:
-        loop.set_task_factory(factory)
+    leaving = nullcontext() if error is None else pytest.raises(LookupError)
+    with eager_tasks(), leaving:
+        async with async_session_scope(async_engine) as session:
+            session.add(Note(text="kept"))
+            await session.flush()
+            if error is not None:
+                raise error
 
     assert stored(engine) == (["kept"] if error is None else [])
     assert async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """What a handler answers in an attempt that is followed by another, or is the last."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from stamina.instrumentation import set_on_retry_hooks
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -80,20 +79,22 @@ async def test_answer_of_the_last_attempt(service: Service, observer: Engine) ->
     assert stored(observer) == []
 
 
-async def test_what_instrumentation_is_told(service: Service) -> None:
+async def test_what_instrumentation_is_told(
+    service: Service, on_retry: Callable[[Any], None]
+) -> None:
     """The middleware's name, and the error of the database itself."""
     told: list[tuple[str, Exception]] = []
-    set_on_retry_hooks([lambda each: told.append((each.name, each.caused_by))])
+    on_retry(lambda each: told.append((each.name, each.caused_by)))
     service.errors = [error] = [refusal()]
-    try:
-        await service.post()
-    finally:
-        set_on_retry_hooks(None)
+
+    await service.post()
 
     assert told == [("safesession._replay.RetryMiddleware", error)]
 
 
-async def test_instrumentation_that_fails(service: Service) -> None:
+async def test_instrumentation_that_fails(
+    service: Service, on_retry: Callable[[Any], None]
+) -> None:
     """What it raises leaves the request, as it leaves a function that is run again."""
     failure = LookupError()
 
@@ -102,12 +103,9 @@ async def test_instrumentation_that_fails(service: Service) -> None:
 
     service.app.exception_handlers.clear()
     service.errors = [refusal()]
-    set_on_retry_hooks([fail])
-    try:
-        with pytest.raises(LookupError) as raised:
-            await service.post(raising=True)
-    finally:
-        set_on_retry_hooks(None)
+    on_retry(fail)
+    with pytest.raises(LookupError) as raised:
+        await service.post(raising=True)
 
     assert raised.value is failure
     assert service.calls == ["once"]

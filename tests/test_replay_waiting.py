@@ -1,8 +1,7 @@
 """What happens to a request while it waits to be run again, and once it is settled."""
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +13,10 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
-from stamina.instrumentation import set_on_retry_hooks
 from starlette.middleware import Middleware
 
 from apps import client, write
+from eager import eager_tasks, needs_eager_tasks
 from models import stored
 from retried import Service, refusal
 from safesession.retry import RetryMiddleware
@@ -31,13 +30,6 @@ pytestmark = [
     pytest.mark.usefixtures("no_backoff"),
 ]
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
-
-
-@pytest.fixture
-def on_retry() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Have something called when an attempt is to follow, before it is waited for."""
-    yield lambda call: set_on_retry_hooks([lambda details: call()])
-    set_on_retry_hooks(None)
 
 
 @pytest.fixture
@@ -116,7 +108,7 @@ async def test_body_that_is_lost_while_it_waits(
 ) -> None:
     """What the next attempt would not have, or not be asked for, is not run again."""
     uploading = Uploading(database, rest)
-    on_retry(uploading.arrives.set)
+    on_retry(lambda _: uploading.arrives.set())
 
     async with client(uploading) as http:
         response = await http.post("/", content=b"by Uploading")
@@ -152,7 +144,7 @@ async def test_timeout_while_it_waits(
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             with move_on_after(30) as timeout:
-                on_retry(timeout.cancel)
+                on_retry(lambda _: timeout.cancel())
                 await self._app(scope, receive, send)
             if timeout.cancelled_caught:
                 await JSONResponse({}, 504)(scope, receive, send)
@@ -168,7 +160,6 @@ async def test_timeout_while_it_waits(
     assert service.calls == ["once"]
 
 
-@pytest.mark.usefixtures("backoff")
 @pytest.mark.usefixtures("backoff")
 async def test_answer_of_another_while_it_waits(
     service: Service, observer: Engine
@@ -204,7 +195,7 @@ async def test_instrumentation_that_fails_before_an_answer(
     failure = LookupError()
     asked: list[int] = []
 
-    def fail() -> None:
+    def fail(details: Any) -> None:
         asked.append(1)
         raise failure
 
@@ -271,7 +262,7 @@ async def test_nothing_was_answered(service: Service, observer: Engine) -> None:
     assert service.calls == ["once"] * 2
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has no eager tasks")
+@needs_eager_tasks
 async def test_eager_tasks(service: Service) -> None:
     """An error that is being handled stays as it was where tasks begin at once."""
     seen: list[Any] = []
@@ -296,13 +287,8 @@ async def test_eager_tasks(service: Service) -> None:
                 await super().__call__(scope, receive, send)
             seen.append((translated.__context__ is error, error.__context__))
 
-    loop = asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    try:
-        service.errors = [refusal() for _ in range(10)]
+    service.errors = [refusal() for _ in range(10)]
+    with eager_tasks():
         assert (await service.post()).status_code == 409
-    finally:
-        loop.set_task_factory(factory)
 
     assert seen == [(True, None)]

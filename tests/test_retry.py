@@ -12,7 +12,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from stamina.instrumentation import set_on_retry_hooks
 
 from models import Note, stored
 from retried import CALLS, Driver, Refused, refusal, write_one
@@ -229,7 +228,9 @@ def test_note_on_an_error_that_is_not_followed(engine: Engine) -> None:
     assert note.startswith("safesession: attempt 1 of the function fail() failed:")
 
 
-def test_name_that_instrumentation_tells(engine: Engine, observer: Engine) -> None:
+def test_name_that_instrumentation_tells(
+    engine: Engine, observer: Engine, on_retry: Callable[[Any], None]
+) -> None:
     """It is that of the function, or of its class, as with stamina's own decorator."""
     names: list[str] = []
     errors = [refusal()]
@@ -238,11 +239,8 @@ def test_name_that_instrumentation_tells(engine: Engine, observer: Engine) -> No
         if errors:
             raise errors.pop()
 
-    set_on_retry_hooks([lambda details: names.append(details.name)])
-    try:
-        run_in_session(engine, work)
-        run_in_session(engine, Refused(refusal()))
-    finally:
-        set_on_retry_hooks(None)
+    on_retry(lambda details: names.append(details.name))
+    run_in_session(engine, work)
+    run_in_session(engine, Refused(refusal()))
 
     assert names == [f"{__name__}.{work.__qualname__}", "retried.Refused"]

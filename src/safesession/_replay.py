@@ -122,9 +122,8 @@ class _Attempt:
 
     async def _supersede(self) -> bool:
         """Wait for the time of another attempt, if there is one; tell if there is."""
-        error = self._refusal()
         # Once, whatever comes of it: who asks stamina has ended the attempt for it.
-        if error is not None and not self._is_asked:
+        if not self._is_asked and (error := self._refusal()) is not None:
             self._is_asked = True
             follows = await self._attempts.another_follows(error)
             # While it waited, others may have sent, or heard from the client.
