@@ -1,5 +1,6 @@
 """Engines on real databases: SQLite files, and servers where a test is on one."""
 
+import asyncio
 import gc
 import re
 import sys
@@ -158,6 +159,7 @@ async def made_async_engines(anyio_backend: str) -> AsyncIterator[list[AsyncEngi
     yield engines
     for engine in engines:
         await engine.dispose()
+    await end_closing()
 
 
 @pytest.fixture
@@ -176,6 +178,24 @@ def make_async_engine(
 @pytest.fixture
 def async_engine(make_async_engine: Callable[..., AsyncEngine]) -> AsyncEngine:
     return make_async_engine(pool_size=2, max_overflow=0, pool_timeout=5)
+
+
+async def end_closing() -> None:
+    """End what SQLAlchemy has left to close connections of aiosqlite.
+
+    The loop cancels it once as it ends, and waits. If a thread has not yet closed the
+    connection then, aiosqlite goes on to wait for that thread to end, and asks it to
+    when it has: the loop would never end.
+    """
+    closing = {
+        task
+        for task in asyncio.all_tasks()
+        if getattr(task.get_coro(), "__name__", "") == "_terminate_graceful_close"
+    }
+    while closing:
+        for task in closing:
+            task.cancel()
+        _, closing = await asyncio.wait(closing, timeout=0)
 
 
 @pytest.fixture

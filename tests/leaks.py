@@ -124,6 +124,8 @@ LEAKS = {
             # SQLAlchemy 2.0 cannot, and the interpreter would wait for its thread.
             if not engine.dialect.has_terminate:
                 await driver_connection.stop()
+            # It tells the loop that it ends, for as long as there is one.
+            await asyncio.to_thread(driver_connection._thread.join)
 
         def test():
             asyncio.run(work())
