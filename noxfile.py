@@ -368,6 +368,9 @@ def mutation(session: nox.Session) -> None:
     for function, was, became in sorted(unexplained):
         told = f"[[survivor]]\nfunction = {function!r}\nwas = {was!r}\nis = {became!r}"
         session.log(f"No test fails on this:\n{told}")
+    if not session.posargs:
+        for function, was, became in sorted(explained - survivors):
+            session.warn(f"Explained, and no survivor: {function}: {was} -> {became}")
     session.log(f"Survivors: {len(survivors)}; unexplained: {len(unexplained)}")
     if unexplained:
         session.error(

@@ -5,6 +5,7 @@ import gc
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -82,10 +83,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in passed:
         if figures := dict(report.user_properties).get("figures"):
             terminalreporter.write_line(f"{report.nodeid}: {figures}")
+    tried: Counter[str] = sum(
+        (dict(report.user_properties).get("tried", Counter()) for report in passed),
+        start=Counter(),
+    )
+    if tried:
+        terminalreporter.write_line(f"Tried by enumeration: {dict(tried)}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize(metafunc)
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Counter[str]:
+    """Return what a test has tried, by kind, to be counted; the end of a run tells."""
+    tried: Counter[str] = Counter()
+    record_property("tried", tried)
+    return tried
 
 
 @pytest.fixture(scope="module", autouse=True)

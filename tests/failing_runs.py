@@ -4,6 +4,7 @@ import io
 import logging
 import sqlite3
 import warnings
+from collections import Counter
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -75,9 +76,14 @@ class Bench:
     """Runs units in a habitat, and checks what each leaves behind."""
 
     def __init__(
-        self, habitat: Habitat, observer: sqlite3.Connection, caplog: Any
+        self,
+        habitat: Habitat,
+        observer: sqlite3.Connection,
+        caplog: Any,
+        tried: Counter[str],
     ) -> None:
         self._habitat = habitat
+        self._tried = tried
         self._observer = observer
         self._caplog = caplog
         pool = habitat.engine.pool
@@ -106,6 +112,8 @@ class Bench:
     def run(self, unit: Unit, faults: dict[int | str, Fault]) -> Run:
         """Run a unit with faults, and hold it and the next one against the contract."""
         self._caplog.clear()
+        if faults:
+            self._tried[f"faults, {kind_of(*faults.values())}"] += 1
         run = Run(unit, Faults(self._habitat.engine, faults), self._caplog.records)
         stderr = io.StringIO()
         with (
@@ -157,6 +165,12 @@ class Bench:
         assert found == stored
         assert self._observer.execute("DELETE FROM note").rowcount == len(stored) + 1
         self._check_pool()
+
+
+def kind_of(fault: Fault, *more: Fault) -> str:
+    if more:
+        return "two in a run"
+    return "a disconnect" if fault.disconnect else type(fault.error).__name__
 
 
 def check_closed(session: Session | None) -> None:

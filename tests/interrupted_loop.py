@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def place_at(path: Path) -> Place:
     for each in (engine, async_engine.sync_engine):
         event.listen(each, "connect", set_pragmas)
     Base.metadata.create_all(engine)
-    return Place(engine, async_engine)
+    return Place(engine, async_engine, Counter())
 
 
 def left_by(

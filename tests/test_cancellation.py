@@ -1,5 +1,6 @@
 """A unit of work that is cancelled at any of its suspensions, by enumeration."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -46,8 +47,10 @@ def interrupt(request: pytest.FixtureRequest) -> type[Interrupt]:
 
 
 @pytest.fixture
-def place(engine: Engine, async_engine: AsyncEngine) -> Iterator[Place]:
-    place = Place(engine, async_engine)
+def place(
+    engine: Engine, async_engine: AsyncEngine, tried: Counter[str]
+) -> Iterator[Place]:
+    place = Place(engine, async_engine, tried)
     with no_collection():
         yield place
     place.close()

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any
@@ -76,6 +77,8 @@ SOME = MIDDLEWARE if EXHAUSTIVE else dict([*MIDDLEWARE.items()][:2])
 class Disconnect(Interrupt):
     """The client leaves."""
 
+    name = "client leaves"
+
     def __init__(self, client: Client) -> None:
         self._client = client
 
@@ -87,8 +90,10 @@ class Disconnect(Interrupt):
 
 
 @pytest.fixture
-def place(engine: Engine, async_engine: AsyncEngine) -> Iterator[Place]:
-    place = Place(engine, async_engine)
+def place(
+    engine: Engine, async_engine: AsyncEngine, tried: Counter[str]
+) -> Iterator[Place]:
+    place = Place(engine, async_engine, tried)
     with no_collection():
         yield place
     place.close()

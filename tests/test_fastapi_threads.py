@@ -131,7 +131,7 @@ async def test_rejection_waits_for_no_worker(database: Any) -> None:
 async def statuses(app: FastAPI, count: int) -> list[int]:
     async with client(app) as http:
         requests = [http.get(f"/{number}") for number in range(count)]
-        with fail_after(20):
+        with fail_after(60):
             return [
                 response.status_code for response in await asyncio.gather(*requests)
             ]

@@ -4,6 +4,7 @@ import gc
 import os
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -41,6 +42,7 @@ def make_bench(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    tried: Counter[str],
 ) -> Iterator[Callable[..., Bench]]:
     habitats: list[Habitat] = []
     unraisable: list[Any] = []
@@ -51,7 +53,7 @@ def make_bench(
         make = make_async_engine if "Async" in request.param.__name__ else make_engine
         habitat = request.param(make(connect_args={"timeout": 0.1}, **options))
         habitats.append(habitat)
-        bench = Bench(habitat, observer, caplog)
+        bench = Bench(habitat, observer, caplog, tried)
         # SQLAlchemy's first connection is special: it is asked for its abilities.
         habitat.run(lambda session: session.connection() and None)
         return bench

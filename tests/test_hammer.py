@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -138,6 +139,7 @@ async def test_hammer(
     make_async_engine: Callable[..., AsyncEngine],
     observer: Engine,
     caplog: pytest.LogCaptureFixture,
+    tried: Counter[str],
     kind: str,
 ) -> None:
     """Nothing leaks, nothing is logged, and each answer tells what is so of its row."""
@@ -165,6 +167,8 @@ async def test_hammer(
         # So that what is complained of then is complained of here.
         gc.collect()
     tasks = asyncio.all_tasks() - bystanders
+    told = {"requests": REQUESTS, "requests, cancelled": hammer.cancelled}
+    tried.update({**told, "requests, connections left out": leaked})
 
     assert leaked == 0, hammer
     assert hammer.wrong(stored(observer)) == [], hammer

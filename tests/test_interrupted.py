@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -89,10 +90,13 @@ def engine(make_engine: Callable[..., Engine]) -> Iterator[Engine]:
 @pytest.mark.allow_session_leaks(reason="it counts where one is left out")
 @first_units(1)
 def test_raised(
-    fails: dict[str, type[BaseException]], engine: Engine, observer: Engine
+    fails: dict[str, type[BaseException]],
+    engine: Engine,
+    observer: Engine,
+    tried: Counter[str],
 ) -> None:
     """The connection is back wherever it can be, and all was committed or nothing."""
-    out = set(left_out(Interruption, fails, engine, observer))
+    out = set(left_out(Interruption, fails, engine, observer, tried))
 
     assert out == UNAVOIDABLE
 
@@ -100,10 +104,13 @@ def test_raised(
 @pytest.mark.allow_session_leaks(reason="it counts where one is left out")
 @first_units(1)
 def test_signal(
-    fails: dict[str, type[BaseException]], engine: Engine, observer: Engine
+    fails: dict[str, type[BaseException]],
+    engine: Engine,
+    observer: Engine,
+    tried: Counter[str],
 ) -> None:
     """A signal, which Python raises at few opcodes, meets one that is unavoidable."""
-    out = set(left_out(Signal, fails, engine, observer))
+    out = set(left_out(Signal, fails, engine, observer, tried))
 
     assert out == MET_BY_SIGNAL
 
@@ -113,10 +120,12 @@ def left_out(
     fails: dict[str, type[BaseException]],
     engine: Engine,
     observer: Engine,
+    tried: Counter[str],
 ) -> Iterator[Position]:
     """Yield where an interruption leaves the connection out until a collection."""
     for interruption in kind.each():
         is_out = run(interruption, fails, engine)
+        tried[f"opcodes, {kind.__name__}"] += interruption.position is not None
         # Now without the exception and its traceback, which hold the session.
         assert is_out == engine.pool.checkedout()  # type: ignore[attr-defined]
         if is_out:

@@ -11,6 +11,7 @@ import gc
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ LOST_BY_SQLALCHEMY: set[Position] = {
 
 @pytest.mark.parametrize("end", ["normally", "raised"])
 @pytest.mark.parametrize("kind", UNAVOIDABLE)
-def test_raised_in_the_loop(kind: str, end: str, async_engine: AsyncEngine) -> None:
+def test_raised_in_the_loop(
+    kind: str, end: str, async_engine: AsyncEngine, tried: Counter[str]
+) -> None:
     """The connection is back wherever it can be, and all was committed or nothing."""
     step = "1" if EXHAUSTIVE else "17"
     told = subprocess.run(
@@ -65,6 +68,7 @@ def test_raised_in_the_loop(kind: str, end: str, async_engine: AsyncEngine) -> N
     )
 
     found = [(tuple(position), faults) for position, faults in json.loads(told.stdout)]
+    tried["opcodes, interrupted in the loop"] += len(found)
     known = UNAVOIDABLE[kind]
     if not async_engine.dialect.has_terminate:
         known = known | LOST_BY_SQLALCHEMY
@@ -230,7 +234,9 @@ def test_exit_of_a_request_goes_on_after_an_interrupt(
     used: Any = engine if kind == "sync session" else async_engine
 
     with pytest.raises(KeyboardInterrupt) as raised, Faults(used, {"commit": fault}):
-        asyncio.run(Client(app_of(Place(engine, async_engine), kind, int)).ask())
+        asyncio.run(
+            Client(app_of(Place(engine, async_engine, Counter()), kind, int)).ask()
+        )
 
     assert fault in contexts(raised.value)
     assert stored(engine) == []

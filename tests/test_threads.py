@@ -73,7 +73,7 @@ async def test_threads_that_nothing_needs_end(
 
     assert {200} == {each.status_code for each in answers}
     assert 45 == len(used)
-    with fail_after(20):
+    with fail_after(60):
         # Two that end at the same moment may both stay.
         while sum(each.is_alive() for each in used) > _workers.MOST_IDLE + 2:
             await anyio.lowlevel.checkpoint()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
@@ -39,19 +40,24 @@ def work(session: Session) -> None:
 class Place:
     """A database, and engines on it whose pools have a connection each."""
 
-    def __init__(self, engine: Engine, async_engine: AsyncEngine) -> None:
+    def __init__(
+        self, engine: Engine, async_engine: AsyncEngine, tried: Counter[str]
+    ) -> None:
         self.engine = engine
         self.async_engine = async_engine
+        self._tried = tried
         self._impatient = impatient(engine)
 
     async def at_each(
         self, unit: Unit, interrupt: Callable[[], Interrupt], *, first: int = 1
     ) -> AsyncGenerator[Interrupted, None]:
         """Interrupt the unit at each suspension, a run for each; the last has none."""
+        kind = f"suspensions, {interrupt().name}"
         at, reached, most = first, True, 0
         while reached:
             await self.prepare()
             seen = await unit.interrupted(at, interrupt())
+            self._tried[kind] += seen.reached
             yield seen
             at, reached, most = at + 1, seen.reached, max(most, seen.suspensions)
         # A few more on a machine that is busy, and hundreds where it asks in a loop.
