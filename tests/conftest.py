@@ -30,6 +30,7 @@ from backends import (
     started,
 )
 from contract import HABITATS, Habitat
+from ended import end
 from mariadb import MariaDB, mariadb
 from postgresql import PostgreSQL, postgresql
 
@@ -202,15 +203,9 @@ async def end_closing() -> None:
     connection then, aiosqlite goes on to wait for that thread to end, and asks it to
     when it has: the loop would never end.
     """
-    closing = {
-        task
-        for task in asyncio.all_tasks()
-        if getattr(task.get_coro(), "__name__", "") == "_terminate_graceful_close"
-    }
-    while closing:
-        for task in closing:
-            task.cancel()
-        _, closing = await asyncio.wait(closing, timeout=0)
+    name = "_terminate_graceful_close"
+    tasks = asyncio.all_tasks()
+    await end(task for task in tasks if task.get_coro().__name__ == name)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from apps import ASGIApp, Message
 from backends import impatient
+from ended import end
 from models import Note, stored
 from safesession.fastapi import async_session_dependency, session_dependency
 from safesession.testing._suspensions import Interrupt, Interrupted, Unit
@@ -80,11 +81,7 @@ class Place:
         """Return the rows that a run has left, and what else, by name."""
         rows = stored(self.engine)
         left = {task.get_coro().__name__ for task in seen.pending}
-        for task in seen.pending:
-            # More than once, as what awaits its end in a `finally` needs.
-            while not task.done():
-                task.cancel()
-                await settle()
+        await end(seen.pending)
         locked = await self._locked()
         for what, is_so in {
             "hung": seen.hung,
