@@ -40,6 +40,12 @@ def catching(session: Session) -> None:
         session.flush()
 
 
+def catching_commit(session: Session) -> None:
+    adding_twice(session)
+    with suppress(Exception):
+        session.commit()
+
+
 def going_on(session: Session) -> None:
     adding(session)
     session.commit()
@@ -152,6 +158,8 @@ class OfRequests(Probe):
         yield "a 409 is returned", self._of(adding, conflict)
         yield "a redirect is returned", self._of(adding, redirect)
         yield "a flush fails and is caught", self._of(catching)
+        own = "its own `commit()` fails and is caught, and a 409 is returned"
+        yield own, self._of(catching_commit, conflict)
         yield "`session.commit()` in the endpoint, and more work", self._of(going_on)
         yield "a background task adds a row", self._in_background()
         yield "a `StreamingResponse` reads", self._while_streaming()
