@@ -155,6 +155,22 @@ def test_write_in_text_in_a_transaction(
     assert stored(observer) == []
 
 
+@pytest.mark.anyio
+@pytest.mark.on("sqlite", "postgresql")
+async def test_write_in_text_in_a_transaction_by_asyncio(
+    make_async_engine: Make, observer: Engine
+) -> None:
+    """The same by asyncio, whose drivers do not end what they have not begun."""
+    engine = begun_by_a_listener(make_async_engine, by_event)
+
+    async with async_session_scope(engine, read_only=True) as session:
+        with pytest.raises(DBAPIError):
+            await session.execute(INSERT)
+        await session.execute(text("ROLLBACK"))
+
+    assert stored(observer) == []
+
+
 @pytest.mark.on("mariadb")
 @each_way
 def test_deadlock_that_was_caught(

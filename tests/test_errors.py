@@ -20,6 +20,7 @@ from safesession import (
     session_scope,
 )
 from safesession.fastapi import async_session_dependency
+from safesession.retry import async_in_session
 
 
 @pytest.mark.parametrize(
@@ -70,21 +71,19 @@ def test_unknown_name_is_an_attribute_error() -> None:
     """The module has the names it says, and no other."""
     with pytest.raises(AttributeError, match="'safesession' has no attribute 'db'"):
         safesession.db  # noqa: B018
-    for name in safesession.__all__:
-        assert getattr(safesession, name) is not None
 
 
-@pytest.mark.parametrize("name", ["session_scope", "async_session_scope"])
-def test_scope_is_imported_when_asked_for(
+@pytest.mark.parametrize("name", safesession.__all__)
+def test_name_is_imported_when_asked_for(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scope is imported by the first who asks, and is there for the others."""
+    """It is imported for the first who asks, and is there for the others."""
     monkeypatch.delitem(vars(safesession), name, raising=False)
 
-    scope = getattr(safesession, name)
+    found = getattr(safesession, name)
 
-    assert scope.__name__ == name
-    assert vars(safesession)[name] is scope
+    assert found.__name__ == name
+    assert vars(safesession)[name] is found
 
 
 @pytest.mark.parametrize(
@@ -92,6 +91,7 @@ def test_scope_is_imported_when_asked_for(
     [
         ("async_session_scope", lambda: safesession.async_session_scope),
         ("async_session_dependency", lambda: async_session_dependency(None)),
+        ("async_in_session", lambda: async_in_session(None)),
     ],
 )
 def test_async_part_names_the_extra_it_needs(

@@ -14,6 +14,7 @@ from contract import Habitat
 from innodb import end_connection, id_of
 from models import Note, stored
 from safesession import session_scope
+from safesession._finish import needs_io
 from safesession._read_only import _UNDOING, _allow_at_reset
 from writes import IN_TEXT
 
@@ -105,8 +106,10 @@ def test_connection_that_cannot_be_allowed_to_write_when_it_is_handed_back(
 def test_connection_that_its_next_user_keeps_from_writing(
     make_engine: Callable[..., Engine],
 ) -> None:
-    """What is undone once is not undone again."""
+    """What is undone once is not undone again, and the connection is kept."""
     engine = make_engine(pool_size=1, max_overflow=0)
+    invalidated: list[object] = []
+    event.listen(engine, "invalidate", lambda *args: invalidated.append(args[0]))
     for end in (Session.commit, Session.close, lambda session: None):
         with session_scope(engine, read_only=True) as session:
             session.scalars(select(Note)).all()
@@ -116,6 +119,16 @@ def test_connection_that_its_next_user_keeps_from_writing(
         with engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
             connection.exec_driver_sql("PRAGMA query_only = OFF")
+
+    assert invalidated == []
+
+
+def test_session_that_is_not_used(engine: Engine) -> None:
+    """There is nothing to undo, so its exit has nothing to wait for."""
+    with session_scope(engine, read_only=True) as session:
+        assert not needs_io(session, "check")
+        session.execute(select(1))
+        assert needs_io(session, "check")
 
 
 def test_connection_that_the_garbage_collector_hands_back() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any
 
 import pytest
@@ -151,14 +152,16 @@ def test_function_that_cannot_be_called(
 
 
 def test_result_to_await_of_a_sync_session(engine: Engine, observer: Engine) -> None:
-    """Its work would not be done before the commit."""
+    """Its work would not be done before the commit; and Python is not to complain."""
+    begun: list[Any] = []
 
     async def work(session: Session) -> None:
         raise AssertionError
 
     def begin(session: Session) -> Any:
         session.add(Note(text="rolled back"))
-        return work(session)
+        begun.append(work(session))
+        return begun[0]
 
     with pytest.raises(InvalidArgument) as raised:
         run_in_session(engine, begin)
@@ -169,6 +172,7 @@ def test_result_to_await_of_a_sync_session(engine: Engine, observer: Engine) -> 
         "run_in_session() got the function begin(), which returned what is to be "
         "awaited: its work was rolled back. It goes with async_run_in_session()."
     )
+    assert getcoroutinestate(begun[0]) == CORO_CLOSED
     assert stored(observer) == []
 
 
@@ -208,8 +212,9 @@ async def test_function_that_is_not_to_be_awaited(
     )
     for function in (Callable(), partial(work, text="by partial")):
         await async_in_session(async_engine)(function)()
+    assert await async_in_session(async_engine)(work)(text="given") == "given"
     assert (
         await async_run_in_session(async_engine, lambda session: work(session))
         == "ours"
     )
-    assert stored(observer) == ["by partial", "ours"]
+    assert stored(observer) == ["by partial", "given", "ours"]

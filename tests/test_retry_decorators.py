@@ -139,9 +139,22 @@ def test_signature_is_without_the_session(engine: Engine) -> None:
     assert list(signature(nothing).parameters) == []
 
 
+def test_class_method(engine: Engine) -> None:
+    """Its first argument is the class."""
+
+    def save(cls: Any, session: Session) -> None:
+        """Save it."""
+
+    with pytest.raises(InvalidArgument, match="whose first argument is cls, and the"):
+        in_session(engine)(save)
+
+
 def test_callable_without_a_signature(engine: Engine) -> None:
-    """Some of Python's own have none."""
-    assert isinstance(in_session(engine, class_=Empty)(dict)(a=1), dict)
+    """Some of Python's own have none: they may take anything."""
+    in_dict = in_session(engine, class_=Empty)(dict)
+
+    assert isinstance(in_dict(a=1), dict)
+    assert str(signature(in_dict)) == "(*arguments)"
 
 
 class Empty(Session):

@@ -79,6 +79,40 @@ async def test_threads_that_nothing_needs_end(
             await anyio.lowlevel.checkpoint()
 
 
+class Held:
+    """A call that goes on until it is told to end."""
+
+    def __init__(self, workers: _workers.Workers) -> None:
+        self._begun, self._ends, self._told = (threading.Event() for _ in range(3))
+        workers.put(self._call, self._told.set)
+        assert self._begun.wait(5)
+
+    def _call(self) -> None:
+        self.thread = threading.current_thread()
+        self._begun.set()
+        self._ends.wait(5)
+
+    def end(self) -> None:
+        self._ends.set()
+        assert self._told.wait(5)
+
+
+def test_idle_thread_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that there is no place for ends."""
+    monkeypatch.setattr(_workers, "MOST_IDLE", 1)
+    workers = _workers.Workers()
+    first, second = Held(workers), Held(workers)
+
+    first.end()
+    second.end()
+    second.thread.join(5)
+    third = Held(workers)
+    third.end()
+
+    assert first.thread is third.thread
+    assert not second.thread.is_alive()
+
+
 async def test_idle_thread_keeps_nothing(engine: Engine) -> None:
     """A session can be collected when its exit has ended."""
     app = FastAPI()

@@ -63,7 +63,9 @@ class Work:
                 self._watch(attempts, session)
                 returned = function(session, *args, **kwargs)
                 if inspect.isawaitable(returned):
-                    raise self._wrong_kind(function, returned)
+                    if inspect.iscoroutine(returned):
+                        returned.close()
+                    raise self._wrong_kind(function)
                 return returned
 
         return attempts.run(attempt)
@@ -79,7 +81,7 @@ class Work:
                 self._watch(attempts, session.sync_session)
                 returned = function(session, *args, **kwargs)
                 if not inspect.isawaitable(returned):
-                    raise self._wrong_kind(function, returned)
+                    raise self._wrong_kind(function)
                 return await returned
 
         return await attempts.async_run(attempt)
@@ -171,9 +173,7 @@ class Work:
             "yet."
         )
 
-    def _wrong_kind(self, function: Any, returned: Any) -> InvalidArgument:
-        if inspect.iscoroutine(returned):
-            returned.close()
+    def _wrong_kind(self, function: Any) -> InvalidArgument:
         to_await, goes_with = "nothing to await", self._call.removeprefix("async_")
         if goes_with == self._call:
             to_await, goes_with = "what is to be awaited", f"async_{self._call}"
