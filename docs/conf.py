@@ -15,7 +15,7 @@ version = release = version_of(project)
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
-myst_enable_extensions = ["colon_fence", "deflist", "tasklist"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 # What the docstrings write in single backticks is code.
@@ -34,6 +34,8 @@ html_title = project
 pygments_dark_style = "a11y-high-contrast-dark"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+templates_path = ["_templates"]
 html_copy_source = False
 html_show_sourcelink = False
 
@@ -71,7 +73,14 @@ def show_file_names(app: Any, page: str, content: list[str]) -> None:
     content[0] = NAMED_FILE.sub(r"```{code-block} \1\n:caption: \2\n", content[0])
 
 
+def name_rows(app: Any, page: nodes.document) -> None:
+    """Have the first cell of a row be its header: it is read out with the others."""
+    for group in page.findall(nodes.tgroup):
+        group[0]["stub"] = 1
+
+
 def setup(app: Any) -> None:
     """Connect what is above; Sphinx calls this."""
     app.connect("missing-reference", link_elsewhere)
     app.connect("source-read", show_file_names)
+    app.connect("doctree-read", name_rows)

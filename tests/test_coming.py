@@ -104,7 +104,7 @@ def test_tables_are_of_what_is_asked(facts: Any, page: str) -> None:
     header = facts.BEHAVIOUR.search(page)[0].splitlines()[0]
     told = facts.PROMISES.search(page)[0].splitlines()[0]
 
-    assert header == f"| | {' | '.join(f'`{column}`' for column in columns)} |"
+    assert header == f"| case | {' | '.join(f'`{column}`' for column in columns)} |"
     assert told.split() == columns
     assert verdicts(page).keys() == PROMISES.keys()
 

@@ -236,6 +236,16 @@ def test_each_public_name_is_on_the_api_page(module: ModuleType) -> None:
     assert module.__name__ in whole or names <= set(named)
 
 
+def test_markup_is_for_all_readers(path: Path) -> None:
+    """Images and columns have words, and no box to tick is without a label."""
+    text = path.read_text(encoding="utf-8")
+    headers = re.findall(r"^(\|.*)\n\|[-|: ]+\n", text, re.MULTILINE)
+    cells = [cell.strip() for header in headers for cell in header.split("|")[1:-1]]
+
+    assert all(cells)
+    assert not re.search(r"!\[\s*\]|^ *- \[[ x]\]", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", DIAGRAMS, ids=lambda path: path.stem)
 def test_diagrams_are_for_all_readers(path: Path) -> None:
     """A screen reader is told what a diagram shows, and no colour is fixed."""
@@ -246,7 +256,9 @@ def test_diagrams_are_for_all_readers(path: Path) -> None:
     assert title is not None and desc is not None
 
     assert "img" == svg.get("role")
-    assert f"{title.get('id')} {desc.get('id')}" == svg.get("aria-labelledby")
+    # Were it in the name as well, it would be read twice.
+    assert title.get("id") == svg.get("aria-labelledby")
+    assert desc.get("id") == svg.get("aria-describedby")
     assert title.text and desc.text
     assert not [
         one for one in svg.iter() if {"fill", "stroke", "style"} & {*one.keys()}

@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 PIN = re.compile(r"`([\w.-]+)==([\w.]+)`")
 COMMAND = re.compile(r"^\$ safesession verify (.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python *(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BEHAVIOUR = re.compile(r"^\| \| .*\n(?:\|.*\n)+", re.MULTILINE)
+BEHAVIOUR = re.compile(r"^\| case \| .*\n(?:\|.*\n)+", re.MULTILINE)
 PROMISES = re.compile(r"(?<=^```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -68,14 +68,14 @@ def behaviour_of(factory: Any) -> dict[str, str]:
 
 def markdown(names: list[str], found: list[dict[str, str]]) -> str:
     """Return a table of what was found, with what differs from the first in bold."""
-    lines = [["", *names], ["---"] * (len(names) + 1)]
+    lines = [["case", *names], ["---"] * (len(names) + 1)]
     # In their order, and each once.
     rows = {question: None for each in found for question in each}
     for question in rows:
         first, *others = [each.get(question, "-") for each in found]
         bold = [cell if cell == first else f"**{cell}**" for cell in others]
         lines.append([question, first, *bold])
-    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def made_anew(page: str) -> tuple[str, str]:
