@@ -10,9 +10,10 @@ from . import growth, starvation
 from .check import WrongAnswer, require_right_answers
 from .compare import RULE, NoSuchVersion, compare
 from .databases import Database, postgresql, sqlite
+from .figures import page
 from .growth import measure_growth
 from .machine import facts, leave_core
-from .report import show
+from .report import show, tables
 from .requests import measure_requests
 from .results import Results
 from .scopes import measure_scopes
@@ -127,8 +128,12 @@ def main(arguments: list[str] | None = None) -> int:
             # matplotlib is slow to import, and nothing else needs it.
             from .charts import draw
 
-            for path in draw(Results.read(options.file), options.into):
+            results = Results.read(options.file)
+            for path in draw(results, options.into):
                 print(path)
+            told = options.into / "figures.md"
+            told.write_text(page(tables(results)), encoding="utf-8")
+            print(told)
             return 0
         if not options.shared_cores:
             leave_core()

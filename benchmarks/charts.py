@@ -13,18 +13,21 @@ from . import scopes, variants
 from .ratios import Spread, cost, speed
 from .results import Burst, Case, Load, Results, Series, by_case
 
-GREY = "#808080"
-# Of middling lightness, to be read on white and on black.
+# Four and a half times as light as black, and as dark as white.
+GREY = "#757575"
+# Of middling lightness, to be seen on white and on black.
 COLOURS = ["#808080", "#b07d2b", "#2a9d4e", "#4a86d8", "#c0559f", "#d0603a"]
+# For who does not tell the colours apart.
+MARKERS = ["o", "s", "D", "^", "v", "X"]
 STYLE: Any = {
     "svg.fonttype": "none",
     # The same names in each drawing of the same figures.
     "svg.hashsalt": "safesession",
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 11,
     "text.color": GREY,
     "axes.labelcolor": GREY,
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -73,6 +76,10 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, COLOURS, strict=False))
 
 
+def markers(names: Sequence[str]) -> dict[str, str]:
+    return dict(zip(names, MARKERS, strict=False))
+
+
 def scope_figure(found: dict[Case, dict[str, Series]]) -> Figure:
     """Draw what a scope costs, a panel for each database and kind of session."""
     keys = [*dict.fromkeys((case.database, case.session) for case in found)]
@@ -80,7 +87,7 @@ def scope_figure(found: dict[Case, dict[str, Series]]) -> Figure:
         for key, axis in zip(keys, axes[0], strict=True):
             cases = [case for case in found if (case.database, case.session) == key]
             ratio_panel(axis, cases, found, scopes.BASELINE, cost)
-            axis.set_title(f"{key[0]}, {key[1]} session")
+            axis.set_title(f"{key[0]},\n{key[1]} session")
             axis.set_xlabel("time, less is better")
             axis.set_xlim(left=0)
         legend_below(figure, axes[0][0])
@@ -117,7 +124,7 @@ def ratio_panel(
 ) -> None:
     """Draw a median and its quartiles for each case and variant, beside a line at 1."""
     names = [*found[cases[0]]]
-    colour = colours(names)
+    colour, marker = colours(names), markers(names)
     axis.axvline(1, color=GREY, linewidth=1, label=baseline)
     others = [name for name in names if name != baseline]
     for number, name in enumerate(others):
@@ -130,7 +137,7 @@ def ratio_panel(
                 spread.median,
                 place + 0.7 * ((number + 0.5) / len(others) - 0.5),
                 xerr=[[spread.median - spread.low], [spread.high - spread.median]],
-                fmt="o",
+                fmt=marker[name],
                 markersize=4,
                 color=colour[name],
                 label=name if place == 0 else None,
@@ -224,7 +231,8 @@ def growth_panel(
     measure: Callable[[Load], float | None],
 ) -> None:
     """Draw a line for each variant, through what there is of it."""
-    for name, colour in colours(names).items():
+    colour, marker = colours(names), markers(names)
+    for name in names:
         points = [
             (load.concurrency, value)
             for load in loads
@@ -232,7 +240,15 @@ def growth_panel(
         ]
         if points:
             levels, values = zip(*points, strict=True)
-            axis.plot(levels, values, "o-", markersize=3, color=colour, label=name)
+            axis.plot(
+                levels,
+                values,
+                linestyle="-",
+                marker=marker[name],
+                markersize=4,
+                color=colour[name],
+                label=name,
+            )
     axis.set_xscale("log")
     ticks = [*dict.fromkeys(load.concurrency for load in loads)]
     axis.set_xticks(ticks, [str(tick) for tick in ticks], rotation=60)

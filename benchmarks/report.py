@@ -34,10 +34,12 @@ def tables(results: Results) -> Iterable[Table]:
         title = "The scope alone: time beside the hand-written one, less is better"
         yield ratio_table(title, found, scopes.BASELINE, ratios.cost)
     requests = by_case(results.series, "requests")
-    for session, cases in groupby(requests, key=lambda case: case.session):
-        title = f"Requests, {session}: throughput beside the hand-written one"
+    for (database, session), cases in groupby(
+        requests, key=lambda case: (case.database, case.session)
+    ):
+        what = "throughput beside the hand-written one, more is better"
         yield ratio_table(
-            f"{title}, more is better",
+            f"Requests on {database}, {session}: {what}",
             {case: requests[case] for case in cases},
             variants.BASELINE,
             ratios.speed,

@@ -29,6 +29,8 @@ napoleon_use_ivar = True
 strip_signature_backslash = True
 
 html_theme = "furo"
+# The grey of the charts, which is read on white, is too dark on the theme's own.
+html_theme_options = {"dark_css_variables": {"chart-background": "#000"}}
 html_title = project
 # The theme's own underlines modules, as if they were links.
 pygments_dark_style = "a11y-high-contrast-dark"

@@ -17,6 +17,7 @@ from benchmarks import requests
 from benchmarks.check import WrongAnswer, require_right_answers
 from benchmarks.client import Request, Tally, ask_times, connect
 from benchmarks.databases import Database, sqlite
+from benchmarks.figures import section
 from benchmarks.interleaving import interleave
 from benchmarks.machine import CORES, leave_core
 from benchmarks.ratios import (
@@ -140,6 +141,18 @@ def test_json(tmp_path: Path) -> None:
     assert {CASES[0]: {"safesession": results.series[0]}} == by_case(
         found.series, "requests"
     )
+
+
+def test_figures_are_told_in_tables() -> None:
+    """A table of figures is one of Markdown, below its title."""
+    found = section(
+        "Speed", ["work", "safesession"], [("SELECT", "1.02"), ("INSERT", "")]
+    )
+
+    assert (
+        "\n## Speed\n\n"
+        "| work | safesession |\n| --- | --- |\n| SELECT | 1.02 |\n| INSERT |  |\n"
+    ) == found
 
 
 # Of the packages that are measured beside ours, where they are installed.

@@ -33,10 +33,11 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 DIAGRAMS = sorted(ROOT.glob("docs/diagrams/*.svg"))
+CHARTS = sorted(ROOT.glob("docs/performance/*.svg"))
 # What these include is the README's; or they are words, or commands, alone.
 WITHOUT_PYTHON = {
     ROOT / "docs" / f"{name}.md"
-    for name in ("glossary", "index", "limits", "releasing")
+    for name in ("glossary", "index", "limits", "performance/figures", "releasing")
 }
 
 SHOWS_A_LEAK = pytest.mark.allow_session_leaks(reason="it is one of the faults")
@@ -263,6 +264,28 @@ def test_diagrams_are_for_all_readers(path: Path) -> None:
     assert not [
         one for one in svg.iter() if {"fill", "stroke", "style"} & {*one.keys()}
     ]
+
+
+@pytest.mark.parametrize("path", CHARTS, ids=lambda path: path.stem)
+def test_charts_can_be_read_in_the_light_and_in_the_dark(path: Path) -> None:
+    """The contrast of what is written in a chart is 4.5 on white and on black."""
+    texts = re.findall(r"<text [^>]*>", path.read_text(encoding="utf-8"))
+    colours = [re.findall(r"fill: #(\w{6})", text) for text in texts]
+
+    assert colours
+    for (colour,) in colours:
+        assert 4.5 <= 1.05 / (luminance(colour) + 0.05)
+        assert 4.5 <= (luminance(colour) + 0.05) / 0.05
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance, as WCAG has it, of a colour like 757575."""
+    parts = [part / 255 for part in bytes.fromhex(colour)]
+    linear = [((p + 0.055) / 1.055) ** 2.4 if p > 0.04 else p / 12.92 for p in parts]
+    return sum(
+        share * part
+        for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
 
 
 def test_readme_opens_with_the_commands_that_ci_runs() -> None:
