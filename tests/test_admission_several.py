@@ -203,11 +203,12 @@ async def test_backlog_of_another_engine(make_engine: MakeEngine) -> None:
 
 async def test_engine_that_changes_under_way(make_engine: MakeEngine) -> None:
     """Where none could go on any more, one is let in beyond the limit."""
-    engine, other = (make_engine(pool_size=2, max_overflow=0) for _ in range(2))
+    engine, other, third = (make_engine(pool_size=2, max_overflow=0) for _ in range(3))
     current = [other]
     first = session_dependency(engine)
     second = session_dependency(lambda: current[0])
     at_once = asyncio.Barrier(2)
+    bystander = Door(session_dependency(third))
     app = FastAPI()
 
     async def meet(session: Annotated[Session, Depends(first)]) -> None:
@@ -222,8 +223,10 @@ async def test_engine_that_changes_under_way(make_engine: MakeEngine) -> None:
     async def before() -> None:
         pass
 
+    await bystander.ask(0)
     assert {200: 1} == await answers(app, ["/1"])
     assert {200: 2} == await answers(app, ["/0"] * 2)
+    await bystander.let_go(0)
 
 
 async def test_more_sessions_than_the_pool_has_connections(

@@ -5,7 +5,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import Engine, TwoPhaseTransaction, event, select, text
+from sqlalchemy import (
+    Engine,
+    TwoPhaseTransaction,
+    create_engine,
+    event,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import PoolResetState
@@ -15,7 +22,7 @@ from innodb import end_connection, id_of
 from models import Note, stored
 from safesession import session_scope
 from safesession._finish import needs_io
-from safesession._read_only import _UNDOING, _allow_at_reset
+from safesession._read_only import _UNDOING, _allow_at_reset, _way_of
 from writes import IN_TEXT
 
 pytestmark = pytest.mark.on("sqlite", "postgresql", "mariadb")
@@ -200,3 +207,18 @@ def test_connection_that_cannot_be_allowed_to_write_is_invalidated(
     assert "rollback failed, so the connection was invalidated" in caplog.text
     with session_scope(engine) as session:
         session.add(Note(text="after"))
+
+
+@pytest.mark.parametrize(
+    "name, variable",
+    [("mysql", "transaction_read_only"), ("mariadb", "tx_read_only")],
+)
+def test_variable_of_mysql_and_mariadb(name: str, variable: str) -> None:
+    """Each has a name of its own for whether a session may write."""
+    connection = Mock(dialect=create_engine(f"{name}+pymysql://").dialect)
+
+    way = _way_of(connection, in_savepoint=False)
+
+    assert way is not None
+    assert way.asking == f"SELECT @@session.{variable}"
+    assert _way_of(connection, in_savepoint=True) is None

@@ -143,6 +143,7 @@ async def test_answer_where_nothing_is_run_again(service: Service) -> None:
 async def test_what_is_between_hears_that_nobody_listens(service: Service) -> None:
     """As of a client that has gone; and the error that it handles stays as it was."""
     heard: list[BaseException] = []
+    received: list[Any] = []
     handled: list[tuple[Any, ...]] = []
     error = refusal()
     error.__cause__ = cause = LookupError()
@@ -163,6 +164,7 @@ async def test_what_is_between_hears_that_nobody_listens(service: Service) -> No
                         await JSONResponse({}, 409)(scope, receive, send)
                     except OSError as answer:
                         heard.append(answer)
+                        received.append(await receive())
                     handled.append((translated.__context__, traceback))
 
     service.app.user_middleware.append(Middleware(Translating))
@@ -173,6 +175,7 @@ async def test_what_is_between_hears_that_nobody_listens(service: Service) -> No
     assert [str(each) for each in heard] == [
         "Nobody hears this answer: the request is run again."
     ]
+    assert received == [{"type": "http.disconnect"}]
     ((context, traceback),) = handled
     assert context is error
     assert error.__traceback__ is traceback
