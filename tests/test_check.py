@@ -74,6 +74,8 @@ def test_own_code_is_sound() -> None:
     paths = [path for name in places for path in python_files(ROOT / name)]
 
     assert sorted((file, code) for file, _, code in found(*paths)) == [
+        # It is for the type checkers, and not run.
+        ("api.py", "SAFE008"),
         ("factories.py", "SAFE001"),
         ("sessions.py", "SAFE001"),
         ("test_verify_found.py", "SAFE004"),

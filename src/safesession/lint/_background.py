@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ._flow import Function, With, Yield, inside, within
 from ._made import UNSEEN
-from ._project import Project
+from ._project import Dependency, Project
 from ._provided import Ours, times_bound
 from ._rule import Finding
 from ._scopes import Scope, scope_in_place
@@ -19,9 +19,10 @@ _GOES_ON = "The task goes on when the request has ended:"
 _REOPENS = "opens again with nobody to close it."
 _REFUSES = "refuses what the task would do with it."
 _COMMITS = (
-    "is committed when it has ended, or rolled back where it fails, though the client "
-    "has been answered"
+    "is committed after the task: where that fails, all is rolled back, though the "
+    "client has been answered."
 )
+_HOLDS = "keeps its connection until the task has ended."
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class _Given:
     """A session that may be given away, and what becomes of it then."""
 
     name: str
-    # In a background task.
-    later: str
+    # In a background task; nothing is said where that is a part of the request.
+    later: str | None
     # In a task of asyncio's; nothing is said where it may end in time.
     meanwhile: str | None
     is_async: bool
@@ -51,7 +52,7 @@ def _sessions(project: Project, source: Source, function: Function) -> Iterator[
             case Scope() as scope:
                 yield _Given(
                     name,
-                    _waiting(scope),
+                    _later(scope, dependency),
                     f"is closed while it is in use, or {_REOPENS}",
                     scope.has_async_session,
                     scope.arguments,
@@ -59,7 +60,7 @@ def _sessions(project: Project, source: Source, function: Function) -> Iterator[
             case Ours() as ours:
                 yield _Given(
                     name,
-                    f"{_COMMITS}." if ours.at_request else _ended(_REFUSES),
+                    _ended(_REFUSES) if ours.ends_first else None,
                     f"is closed while it is in use, or {_REFUSES}",
                     ours.is_async,
                     ours.arguments,
@@ -89,7 +90,7 @@ def _given_away(
     for node in within(function):
         if not isinstance(node, ast.Call):
             continue
-        if _is_background(source, function, node):
+        if session.later and _is_background(source, function, node):
             given = any(_hands_on(value, name) for value in _arguments(node))
             what = f"{_AFTER} {name!r} {session.later}"
         elif (
@@ -111,10 +112,15 @@ def _given_away(
             yield source.finding(node, "SAFE009", what, instead)
 
 
-def _waiting(scope: Scope) -> str:
-    """Tell what becomes of a session whose end waits for the task."""
-    waits = _COMMITS if scope.commits else "keeps its connection until it has ended"
-    return f'{waits}; with scope="function" it {_ended(_REOPENS)}'
+def _later(scope: Scope, dependency: Dependency) -> str:
+    """Tell what becomes of a generator's session in a background task."""
+    keywords = {word.arg: word.value for word in dependency.call.keywords}
+    match keywords.get("scope", ast.Constant(None)):
+        case ast.Constant("function"):
+            return _ended(_REOPENS)
+        case ast.Constant():
+            return _COMMITS if scope.commits else _HOLDS
+    return f"is closed by then, or {_HOLDS}"
 
 
 def _ended(then: str) -> str:

@@ -17,7 +17,7 @@ Yield = ast.Yield | ast.YieldFrom
 Parents = dict[ast.AST, ast.AST]
 Path = tuple[list[ast.stmt], "End"]
 
-_NAMESPACES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+NAMESPACES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _LEAVING = (ast.Raise, ast.Return, ast.Break, ast.Continue)
 _EXITS = {"sys.exit", "os._exit", "exit", "quit"}
 
@@ -39,7 +39,7 @@ def inside(*nodes: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if not isinstance(node, _NAMESPACES):
+        if not isinstance(node, NAMESPACES):
             waiting.extend(reversed([*ast.iter_child_nodes(node)]))
 
 
@@ -67,7 +67,7 @@ def outwards(node: ast.AST, parents: Parents) -> Iterator[ast.AST]:
 def around(node: ast.AST, parents: Parents) -> Iterator[tuple[ast.AST, str]]:
     """Iterate over the blocks a node is in, in its function, and by which field."""
     for parent in outwards(node, parents):
-        if isinstance(parent, _NAMESPACES):
+        if isinstance(parent, NAMESPACES):
             return
         yield parent, _field(node, parent)
         node = parent

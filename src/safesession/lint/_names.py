@@ -4,15 +4,16 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from ._flow import Function
-from ._source import Source, parameters
+from ._flow import NAMESPACES, Function, Parents, outwards
+from ._source import Source, imports_of
 
 # How many times a name may be imported on before it is given up.
 _HOPS = 8
+Owner = ast.Module | ast.ClassDef | ast.Lambda | Function
 
 
 class Names:
-    """The files given, and the statements that bind names in them."""
+    """The files given, and what binds names in them."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self.sources = [*sources]
@@ -22,22 +23,31 @@ class Names:
             parts = parts[:-1] if parts[-1] == "__init__" else parts
             for start in range(len(parts)):
                 self._modules[".".join(parts[start:])].append(source)
-        self._bound: dict[ast.AST, dict[str, list[ast.stmt]]] = {}
+        self._bound: dict[Owner, dict[str, list[ast.AST | str]]] = {}
 
     def binding(
         self, source: Source, node: ast.expr
     ) -> tuple[Source, ast.stmt] | tuple[None, None]:
         """Return the only statement that binds a name, and the file that it is in."""
-        if isinstance(node, ast.Name):
-            for function in source.functions_around(node):
-                if node.id in self._bindings(function) or node.id in {
-                    parameter.arg for parameter in parameters(function)
-                }:
-                    return self._only(source, function, node.id)
-            if node.id not in source.imported:
-                return self._only(source, source.tree, node.id)
-        found = self.definition(source, source.origin(node))
-        return self._only(found[0], found[0].tree, found[1]) if found else (None, None)
+        path: list[str] = []
+        root = node
+        while isinstance(root, ast.Attribute):
+            path.insert(0, root.attr)
+            root = root.value
+        if not isinstance(root, ast.Name):
+            return None, None
+        match self._only(source, self._owner(source, root), root.id):
+            case str(origin):
+                found = self.definition(source, ".".join([origin, *path]))
+                if found is None:
+                    return None, None
+                where, name = found
+                statement = self._only(where, where.tree, name)
+            case statement:
+                where = source if node is root else None
+        if where and isinstance(statement, ast.stmt):
+            return where, statement
+        return None, None
 
     def function(
         self, source: Source, callee: ast.expr
@@ -50,21 +60,32 @@ class Names:
                 return found, function
         return None
 
-    def _only(
-        self, source: Source, owner: ast.Module | Function, name: str
-    ) -> tuple[Source, ast.stmt] | tuple[None, None]:
-        match self._bindings(owner).get(name):
-            case [statement]:
-                return source, statement
-        return None, None
+    def _owner(self, source: Source, name: ast.Name) -> Owner:
+        """Return the function, class or file whose name it is."""
+        innermost = True
+        for place in outwards(name, source.parents):
+            if isinstance(place, NAMESPACES):
+                # What is in a class is not seen by its methods.
+                seen = innermost or not isinstance(place, ast.ClassDef)
+                if seen and name.id in self._bindings(source, place):
+                    return place
+                innermost = False
+        return source.tree
 
-    def _bindings(self, owner: ast.Module | Function) -> dict[str, list[ast.stmt]]:
-        """Return the statements of a file or function that bind each name."""
+    def _only(self, source: Source, owner: Owner, name: str) -> ast.AST | str | None:
+        """Return what binds a name, if it is bound once."""
+        match self._bindings(source, owner).get(name):
+            case [binding]:
+                return binding
+        return None
+
+    def _bindings(self, source: Source, owner: Owner) -> dict[str, list[ast.AST | str]]:
+        """Return what binds each name: a node, or what is imported by the name."""
         if owner not in self._bound:
             found = self._bound[owner] = defaultdict(list)
-            for node in _binding(owner):
-                for name in _names_of(node):
-                    found[name].append(node)
+            for name, binding in _binding(owner, source.parents):
+                if binding not in found[name]:
+                    found[name].append(binding)
         return self._bound[owner]
 
     def definition(self, source: Source, origin: str) -> tuple[Source, str] | None:
@@ -74,9 +95,11 @@ class Names:
             found = self._module(source, module)
             if found is None:
                 return None
-            if name not in found.imported:
-                return found, name
-            source, origin = found, found.imported[name]
+            match self._only(found, found.tree, name):
+                case str(origin):
+                    source = found
+                case _:
+                    return found, name
         return None
 
     def _module(self, source: Source, module: str) -> Source | None:
@@ -88,23 +111,42 @@ class Names:
         return found[0] if len(found) == 1 else None
 
 
-def _binding(owner: ast.Module | Function) -> Iterator[ast.stmt]:
-    """Iterate over the statements of a file or function that bind names."""
-    waiting: list[ast.AST] = [*owner.body]
+def _binding(owner: Owner, parents: Parents) -> Iterator[tuple[str, ast.AST | str]]:
+    """Iterate over the names of a function, class or file, and what binds each."""
+    waiting: list[ast.AST] = []
+    if isinstance(owner, Function | ast.Lambda):
+        waiting.append(owner.args)
+    waiting += [owner.body] if isinstance(owner, ast.Lambda) else owner.body
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.stmt) and _names_of(node):
-            yield node
-        if not isinstance(node, Function | ast.ClassDef | ast.Lambda):
+        yield from _bound_by(node, parents)
+        if not isinstance(node, NAMESPACES):
             waiting.extend(ast.iter_child_nodes(node))
+    # It may be bound from elsewhere then, or elsewhere from here.
+    for node in ast.walk(owner):
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            yield from ((name, node) for name in node.names)
 
 
-def _names_of(node: ast.stmt) -> set[str]:
+def _bound_by(node: ast.AST, parents: Parents) -> Iterator[tuple[str, ast.AST | str]]:
     match node:
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
-            return {name}
-        case ast.Assign(targets):
-            return {target.id for target in targets if isinstance(target, ast.Name)}
-        case ast.AnnAssign(ast.Name(name), value=value) if value is not None:
-            return {name}
-    return set()
+            yield name, node
+        case ast.Import() | ast.ImportFrom():
+            yield from imports_of(node)
+        case ast.Name(name, ast.Store() | ast.Del()):
+            match parents[node]:
+                case ast.AnnAssign(value=None):
+                    pass
+                case ast.Assign() | ast.AnnAssign() as statement:
+                    yield name, statement
+                case _:
+                    yield name, node
+        case (
+            ast.arg(str(name))
+            | ast.ExceptHandler(name=str(name))
+            | ast.MatchAs(name=str(name))
+            | ast.MatchStar(str(name))
+            | ast.MatchMapping(rest=str(name))
+        ):
+            yield name, node

@@ -83,7 +83,7 @@ class Project(Names):
                 return (found[0], True) if found else None
         return None
 
-    def _provider(self, source: Source, callee: ast.expr) -> Ours | Returned | None:
+    def provider(self, source: Source, callee: ast.expr) -> Ours | Returned | None:
         """Return what gives a session to who depends on it, and is no generator."""
         place: tuple[Source, ast.AST] = source, callee
         match self.binding(source, callee):
@@ -122,7 +122,7 @@ class Project(Names):
                     if named and (found := self.resolve(source, named)):
                         yield Dependency(source, node, *found)
                     else:
-                        provider = self._provider(source, named) if named else None
+                        provider = self.provider(source, named) if named else None
                         yield Dependency(source, node, provider)
 
     @cached_property

@@ -18,8 +18,8 @@ class Ours:
     """A dependency of this library, which commits before the response."""
 
     is_async: bool
-    # It ends after the response, and after its background tasks.
-    at_request: bool
+    # It is seen to end before the response, and so before background tasks.
+    ends_first: bool
     arguments: str
 
 
@@ -34,21 +34,18 @@ class Returned:
 
 
 def ours_of(source: Source, node: ast.AST) -> Ours | None:
-    """Return what a call of ours makes, if it is one and can be read."""
+    """Return what a call of ours makes, if it is one."""
     if not isinstance(node, ast.Call) or not source.is_our_dependency(node.func):
         return None
     keywords = {word.arg: word.value for word in node.keywords}
-    match keywords.get("scope", ast.Constant("function")):
-        case ast.Constant("function" | "request" as scope):
-            bind = bind_of(node)
-            named = isinstance(bind, ast.Name | ast.Attribute)
-            return Ours(
-                source.origin(node.func).endswith(".async_session_dependency"),
-                scope == "request",
-                arguments_of(node, ast.unparse(bind) if bind and named else None)
-                or UNSEEN,
-            )
-    return None
+    scope = keywords.get("scope", ast.Constant("function"))
+    bind = bind_of(node)
+    named = isinstance(bind, ast.Name | ast.Attribute)
+    return Ours(
+        source.origin(node.func).endswith(".async_session_dependency"),
+        isinstance(scope, ast.Constant) and scope.value == "function",
+        arguments_of(node, ast.unparse(bind) if bind and named else None) or UNSEEN,
+    )
 
 
 def returned_of(

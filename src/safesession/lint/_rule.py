@@ -72,7 +72,7 @@ RULES = {
         Rule(
             "SAFE008",
             "generator-by-hand",
-            "A session is taken out of its generator by next() or by a loop.",
+            "A session generator or dependency is called by hand.",
         ),
         Rule(
             "SAFE009",

@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,15 +123,7 @@ class Source:
         """What each imported name stands for, with the dots of a relative import."""
         found: dict[str, str] = {}
         for node in self.nodes:
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    name = alias.asname or alias.name.partition(".")[0]
-                    found[name] = alias.name if alias.asname else name
-            elif isinstance(node, ast.ImportFrom):
-                module = "." * node.level + (node.module or "")
-                dot = "" if module.endswith(".") else "."
-                for alias in node.names:
-                    found[alias.asname or alias.name] = f"{module}{dot}{alias.name}"
+            found |= imports_of(node)
         return found
 
     def origin(self, node: ast.AST | None) -> str:
@@ -204,6 +197,19 @@ class Source:
 
     def functions_around(self, node: ast.AST) -> list[Function]:
         return [n for n in outwards(node, self.parents) if isinstance(n, Function)]
+
+
+def imports_of(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Iterate over the names that a statement imports, and what each stands for."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            name = alias.asname or alias.name.partition(".")[0]
+            yield name, alias.name if alias.asname else name
+    elif isinstance(node, ast.ImportFrom):
+        module = "." * node.level + (node.module or "")
+        dot = "" if module.endswith(".") else "."
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{module}{dot}{alias.name}"
 
 
 def parameters(function: Function) -> list[ast.arg]:

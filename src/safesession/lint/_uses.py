@@ -3,10 +3,17 @@
 import ast
 from collections.abc import Iterator
 
-from ._flow import End, For, With, around, inside, outwards, run
+from ._flow import End, For, around, inside, outwards, run
 from ._project import Dependency, Project
+from ._provided import Ours
 from ._rule import Finding
-from ._scopes import Scope, dependency_in_place, method_called, scope_in_place
+from ._scopes import (
+    Scope,
+    dependency_in_place,
+    method_called,
+    scope_in_place,
+    types_of,
+)
 from ._source import Source
 
 _NEXT = {"next", "anext", "builtins.next", "builtins.anext"}
@@ -14,11 +21,14 @@ _NEXT_METHODS = {"__next__", "__anext__", "send", "asend"}
 
 
 def check_uses(project: Project) -> Iterator[Finding]:
-    """Find what is wrong with the uses of the project's session generators."""
+    """Find what is wrong with the uses of session generators and dependencies."""
+    has_ours = project.mentions("session_dependency")
     for source in project.sources:
         for node in source.nodes:
             if isinstance(node, ast.Call):
                 yield from _taken_by_next(project, source, node)
+                if has_ours:
+                    yield from _called_by_hand(project, source, node)
             elif isinstance(node, For):
                 yield from _left_loop(project, source, node)
     for dependency in project.dependencies.values():
@@ -58,14 +68,89 @@ def _taken_by_next(
     )
 
 
+def _called_by_hand(
+    project: Project, source: Source, node: ast.Call
+) -> Iterator[Finding]:
+    match node:
+        # Given a session, it returns that.
+        case ast.Call(ast.Name(name) | ast.Attribute(_, name), [], []):
+            ours = project.provider(source, node.func)
+        case _:
+            return
+    if (
+        not isinstance(ours, Ours)
+        or _is_expected_to_raise(source, node)
+        or _is_replaced(project, source, name)
+    ):
+        return
+    called = ast.unparse(node.func)
+    maker = "async_session_dependency" if ours.is_async else "session_dependency"
+    instead = scope_in_place(ours.is_async, ours.arguments)
+    match source.parents[node]:
+        case ast.Await():
+            what = "awaited by itself, it raises ScopeMisuse"
+        case ast.Call(callee) if source.is_of_fastapi(callee, "Depends", "Security"):
+            what = "called for it, it returns a coroutine, which Depends() refuses"
+            instead = f"give Depends() the name: Depends({called})"
+        case _:
+            what = (
+                "called by itself, it returns a coroutine, which is no session, "
+                "no generator and no context manager"
+            )
+    yield source.finding(
+        node,
+        "SAFE008",
+        f"{called} comes of {maker}(), and is for Depends() alone: {what}.",
+        instead,
+    )
+
+
+def _is_replaced(project: Project, source: Source, name: str) -> bool:
+    """Tell whether a test of this file puts something else in the place of a name."""
+    path = source.path.resolve()
+    return any(
+        _replaces(node, name)
+        for other in project.sources
+        if other is source
+        or (
+            other.path.name == "conftest.py"
+            and path.is_relative_to(other.path.resolve().parent)
+        )
+        for node in other.nodes
+    )
+
+
+def _replaces(node: ast.AST, name: str) -> bool:
+    match node:
+        case ast.Attribute(_, attribute, ast.Store()):
+            return attribute == name
+        case ast.Call(_, given):
+            # As by setattr() and patch().
+            return any(
+                isinstance(one, ast.Constant)
+                and isinstance(one.value, str)
+                and one.value.rpartition(".")[2] == name
+                for one in given
+            )
+    return False
+
+
 def _is_expected_to_raise(source: Source, node: ast.AST) -> bool:
     """Tell whether it stands in a block such as that of pytest.raises()."""
-    return any(
-        isinstance(item.context_expr, ast.Call)
-        and source.origin(item.context_expr.func).endswith(("raises", "assertRaises"))
-        for block, _ in around(node, source.parents)
-        if isinstance(block, With)
-        for item in block.items
+    for block, field in around(node, source.parents):
+        match block:
+            case ast.With(items) | ast.AsyncWith(items):
+                if any(_is_raises(source, item.context_expr) for item in items):
+                    return True
+            case ast.Try(handlers=handlers) if field == "body":
+                if any("ScopeMisuse" in types_of(handler) for handler in handlers):
+                    return True
+    return False
+
+
+def _is_raises(source: Source, node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and source.origin(node.func).endswith(
+        ("raises", "assertRaises")
     )
 
 

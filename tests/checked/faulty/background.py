@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 router = APIRouter()
 engine = create_engine("sqlite:///app.db")
+SCOPE = "function"
 
 
 def get_db():
@@ -26,7 +27,16 @@ def get_db():
         db.close()
 
 
+def get_committed():
+    with Session(engine) as session:
+        yield session
+        session.commit()
+
+
 SessionDep = Annotated[Session, Depends(get_db)]
+AtFunctionDep = Annotated[Session, Depends(get_db, scope="function")]
+AtRequestDep = Annotated[Session, Depends(get_db, scope="request")]
+DecidedDep = Annotated[Session, Depends(get_db, scope=SCOPE)]
 
 
 def send_email(db: Session, address: str) -> None: ...
@@ -82,3 +92,23 @@ async def without_annotations(background_jobs, db: SessionDep):
     task = asyncio.create_task(recount(db))  # finds SAFE009
     print(task)
     await asyncio.sleep(0)
+
+
+@router.post("/committed")
+def committed(tasks: BackgroundTasks, db: Session = Depends(get_committed)):
+    tasks.add_task(send_email, db)  # finds SAFE009
+
+
+@router.post("/at-function")
+def at_function(tasks: BackgroundTasks, db: AtFunctionDep):
+    tasks.add_task(send_email, db)  # finds SAFE009
+
+
+@router.post("/at-request")
+def at_request(tasks: BackgroundTasks, db: AtRequestDep):
+    tasks.add_task(send_email, db)  # finds SAFE009
+
+
+@router.post("/decided")
+def decided_elsewhere(tasks: BackgroundTasks, db: DecidedDep):
+    tasks.add_task(send_email, db)  # finds SAFE009

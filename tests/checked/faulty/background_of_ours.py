@@ -1,7 +1,7 @@
 """A service that uses this library, and gives its sessions to background tasks.
 
-A fault: the session has ended when the task runs, and refuses to be used; one with
-scope="request" is committed after the task, or rolled back where that fails.
+A fault: the session has ended when the task runs, and refuses to be used. One with
+scope="request" ends after the task, and is sound; but not in a task of asyncio's.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ from typing import Annotated
 from fastapi import BackgroundTasks, Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlmodel import Session, create_engine
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse
 
 from safesession import async_session_scope, session_scope
 from safesession.fastapi import async_session_dependency, session_dependency
@@ -44,8 +46,17 @@ def by_default(tasks: BackgroundTasks, session: Session = Depends(get_session)):
 
 
 @app.post("/streamed")
-def streamed(tasks: BackgroundTasks, session: Session = Depends(get_streamed)):
-    tasks.add_task(send_email, session)  # finds SAFE009
+async def streamed(tasks: BackgroundTasks, session: Session = Depends(get_streamed)):
+    tasks.add_task(send_email, session)
+    asyncio.create_task(recount(session))  # finds SAFE009
+    return JSONResponse({}, background=BackgroundTask(send_email, session))
+
+
+@app.post("/streamed/whatever")
+def whatever_depends_says(
+    tasks: BackgroundTasks, session: Session = Depends(get_streamed, scope="function")
+):
+    tasks.add_task(send_email, session)
 
 
 @app.post("/made")

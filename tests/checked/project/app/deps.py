@@ -14,3 +14,6 @@ FunctionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 RequestDep = Annotated[AsyncSession, Depends(get_session, scope="request")]
 ReadDep = Annotated[AsyncSession, Depends(get_session)]
 OwnDep = Annotated[AsyncSession, Depends(async_session_dependency(make))]
+
+get_own_session = async_session_dependency(make, scope="request")
+own = object()

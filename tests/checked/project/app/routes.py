@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.begun import get_begun, get_begun_inside, get_read_only
 from app.db import get_translated
-from app.deps import ReadDep, SessionDep, get_session
+from app.deps import ReadDep, SessionDep, get_own_session, get_session
 
 from . import crud, deps
 
@@ -69,3 +69,8 @@ async def queue(tasks: BackgroundTasks, session: SessionDep):
 
 def get_repository(session: AsyncSession = Depends(get_session)):
     return session
+
+
+@router.post("/own")
+def by_own(tasks: BackgroundTasks, session: AsyncSession = Depends(get_own_session)):
+    tasks.add_task(crud.create, session)
