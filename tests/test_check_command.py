@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import safesession
-from faulty import KNOWN
+from faulty import KNOWN, SOUND
 from safesession.__main__ import main
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("place")]
@@ -133,6 +133,22 @@ def test_file_is_checked_once(capsys: pytest.CaptureFixture[str]) -> None:
     """However often a file is named, it is one."""
     assert main(["check", "faulty.py", ".", "faulty.py"]) == 1
     assert capsys.readouterr().out.endswith("1 fault, in 1 of 2 files.\n")
+
+
+def test_one_finding_for_a_line_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    """What one line does wrong twice is told once."""
+    sound = SOUND.replace("engine", "one")
+    Path("twice.py").write_text(
+        f"{sound}\n{sound.replace('get_session', 'get_other')}\n"
+        "pair = next(get_session(1)), next(get_other(1))\nnext(get_other(2))\n"
+    )
+
+    assert main(["check", "twice.py"]) == 1
+
+    first, _, second, _, count = capsys.readouterr().out.splitlines()
+    assert first.startswith("twice.py:21:8: SAFE008 Nobody holds the generator get_s")
+    assert second.startswith("twice.py:22:1: SAFE008 Nobody holds the generator get_o")
+    assert count == "2 faults, in 1 of 1 file."
 
 
 def test_documented_output_is_what_the_command_prints(

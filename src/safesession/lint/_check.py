@@ -52,13 +52,21 @@ def check(paths: Sequence[Path], settings: Settings) -> Report:
     silences = {source.path.as_posix(): silences_of(source) for source in sources}
     project = Project(sources)
     found = chain.from_iterable(rules(project) for rules in _CHECKS)
-    report.findings = sorted(
+    report.findings = _one_for_a_line(
         finding
-        for finding in set(found)
+        for finding in found
         if finding.code in settings.codes
         and not is_silenced(finding, silences[finding.path])
     )
     return report
+
+
+def _one_for_a_line(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings in order, the first of each line and rule."""
+    firsts: dict[tuple[str, int, str], Finding] = {}
+    for one in sorted(findings):
+        firsts.setdefault((one.path, one.line, one.code), one)
+    return [*firsts.values()]
 
 
 def _python_files(paths: Iterable[Path], settings: Settings) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """The rules on where a session generator commits."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ._flow import Yield, inside, run
 from ._handlers import BROAD, caught_by, keeps
@@ -9,8 +9,29 @@ from ._rule import Finding
 from ._scopes import Scope, replacement, types_of
 
 
-def committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
-    """Find a commit that is made whatever was raised."""
+# How bad it is, and what is told of it.
+_What = tuple[int, str]
+
+
+def committed_in_finally(scope: Scope, yields: Iterable[Yield]) -> Iterator[Finding]:
+    """Find commits that are made whatever was raised."""
+    worst: dict[ast.AST, _What] = {}
+    for one in yields:
+        for commit, what in _committed(scope, one):
+            worst[commit] = max(what, worst.get(commit, what))
+    for commit, (_, what) in worst.items():
+        yield scope.source.finding(
+            commit,
+            "SAFE004",
+            f"{scope.name}() commits in `finally`: what was written before an "
+            f"exception{what}.",
+            "commit behind the yield, inside `try`, where no exception comes by; or "
+            f"{replacement(scope)}",
+        )
+
+
+def _committed(scope: Scope, one: Yield) -> Iterator[tuple[ast.AST, _What]]:
+    """Iterate over the commits of one yield, each with what it keeps."""
     handlers: list[ast.ExceptHandler] = []
     for block, field in scope.around(one):
         if not isinstance(block, ast.Try) or field == "finalbody":
@@ -24,14 +45,7 @@ def committed_in_finally(scope: Scope, one: Yield) -> Iterator[Finding]:
             if any(scope.calls(statement, "rollback")):
                 break
             if commit := next(_own_calls(scope, statement, "commit"), None):
-                yield scope.source.finding(
-                    commit,
-                    "SAFE004",
-                    f"{scope.name}() commits in `finally`: what was written before an "
-                    f"exception{_which(scope, handlers)}.",
-                    "commit behind the yield, inside `try`, where no exception comes "
-                    f"by; or {replacement(scope)}",
-                )
+                yield commit, _which(scope, handlers)
                 break
 
 
@@ -43,21 +57,20 @@ def _rolls_back_everything(scope: Scope, block: ast.Try) -> bool:
     )
 
 
-def _which(scope: Scope, handlers: list[ast.ExceptHandler]) -> str:
+def _which(scope: Scope, handlers: list[ast.ExceptHandler]) -> _What:
     """Tell after which exceptions it commits, and who hears of them."""
     told = " is committed, half done"
     handler = next(
         (h for h in handlers if not types_of(h) or types_of(h) & BROAD), None
     )
     if handler is None:
-        return told
+        return 1, told
     if any(scope.calls(handler, "rollback")):
-        return f" that is no Exception, such as a cancellation,{told}"
+        return 0, f" that is no Exception, such as a cancellation,{told}"
     if not keeps(scope, handler):
-        return told
-    if scope.managed:
-        return f"{told}; {caught_by(handler)}, and the caller takes it for all of it"
-    return f"{told}; {caught_by(handler)}"
+        return 1, told
+    told = f"{told}; {caught_by(handler)}"
+    return 2, f"{told}, and the caller takes it for all of it" if scope.managed else told
 
 
 def _own_calls(scope: Scope, statement: ast.stmt, method: str) -> Iterator[ast.AST]:

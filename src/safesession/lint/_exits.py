@@ -27,12 +27,13 @@ _OF_DATABASES = {
 def check_exits(project: Project) -> Iterator[Finding]:
     """Find what is wrong with the ends of the project's session generators."""
     for scope in project.scopes.values():
-        for one in scope.yields:
-            if _is_one_of_many(project, scope, one):
-                continue
+        yields = [
+            one for one in scope.yields if not _is_one_of_many(project, scope, one)
+        ]
+        yield from committed_in_finally(scope, yields)
+        for one in yields:
             yield from _caught(scope, one)
             yield from _left_in_finally(scope, one)
-            yield from committed_in_finally(scope, one)
             yield from committed_after_close(scope, one)
             if not scope.managed and _is_for_fastapi(project, scope):
                 yield from _replaced(scope, one)
