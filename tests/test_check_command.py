@@ -40,7 +40,15 @@ def test_this_directory_if_none_is_named(capsys: pytest.CaptureFixture[str]) -> 
 def test_nothing_found(capsys: pytest.CaptureFixture[str]) -> None:
     """The exit status is 0 where nothing is found."""
     assert main(["check", "sound.py"]) == 0
-    assert capsys.readouterr().out == "No faults in 1 file.\n"
+    assert capsys.readouterr().out == "Nothing found in 1 file.\n"
+
+
+def test_nothing_found_in_several_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """How many files there were is told."""
+    Path("faulty.py").write_text(SOUND)
+
+    assert main(["check", "."]) == 0
+    assert capsys.readouterr().out == "Nothing found in 2 files.\n"
 
 
 def test_module_runs_without_what_it_reads() -> None:
@@ -118,7 +126,7 @@ def test_mistake_is_told(
 
 
 @pytest.mark.parametrize(
-    "name", [".venv", ".git", "node_modules", "__pycache__", "build"]
+    "name", [".venv", ".git", "node_modules", "__pycache__", "build", "site-packages"]
 )
 def test_directory_that_is_passed_over(name: str) -> None:
     """What is installed or built is nobody's own code, but where it is named."""
@@ -127,6 +135,33 @@ def test_directory_that_is_passed_over(name: str) -> None:
 
     assert main(["check", "."]) == 0
     assert main(["check", name]) == 1
+
+
+@pytest.mark.parametrize("below", ["env", "env/lib/app", "tools/env"])
+def test_virtual_environment_that_is_passed_over(below: str) -> None:
+    """Whatever its name is, it is known by its pyvenv.cfg."""
+    directory = Path(below)
+    directory.mkdir(parents=True)
+    Path("faulty.py").rename(directory / "faulty.py")
+    environment = Path("tools/env" if below.startswith("tools") else "env")
+    assert main(["check", "."]) == 1
+
+    (environment / "pyvenv.cfg").touch()
+
+    assert main(["check", "."]) == 0
+    assert main(["check", str(environment)]) == 1
+    assert main(["check", below]) == 1
+
+
+def test_packages_of_a_virtual_environment_that_is_named() -> None:
+    """Its site-packages are read where they are named themselves."""
+    packages = Path("env/lib/site-packages")
+    packages.mkdir(parents=True)
+    Path("env/pyvenv.cfg").touch()
+    Path("faulty.py").rename(packages / "faulty.py")
+
+    assert main(["check", "env"]) == 0
+    assert main(["check", "env/lib/site-packages"]) == 1
 
 
 def test_file_is_checked_once(capsys: pytest.CaptureFixture[str]) -> None:

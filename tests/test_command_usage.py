@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from safesession.__main__ import main
 pytestmark = pytest.mark.once
 
 HELP = """\
-usage: safesession [-h] COMMAND ...
+usage: safesession [-h] [--version] COMMAND ...
 
 The command line: `safesession`, or `python -m safesession`.
 
@@ -24,6 +25,7 @@ positional arguments:
 
 options:
   -h, --help  show this help message and exit
+  --version   show the installed version and exit
 """
 
 HELP_OF_VERIFY = """\
@@ -200,13 +202,33 @@ def test_mistake_is_told(
 
 def test_module_and_script_are_one_command() -> None:
     """`safesession` and `python -m safesession` tell of the same commands."""
+    assert "verify" in printed_by_both("--help")
+
+
+def test_version() -> None:
+    """Which version is installed is told, by both."""
+    assert f"safesession {version('safesession')}\n" == printed_by_both("--version")
+
+
+def test_version_is_looked_up_where_it_is_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that is not installed has none, and checks files all the same."""
+    monkeypatch.setattr(Distribution, "discover", lambda **context: iter(()))
+
+    with pytest.raises(PackageNotFoundError):
+        run("--version")
+    assert run("check", ".") == (0, "Nothing found in 0 files.\n", "")
+
+
+def printed_by_both(argument: str) -> str:
+    """Return what the script and the module print, which is the same."""
     script = Path(sys.executable).with_name("safesession")
-    helps = [
+    printed = {
         subprocess.run(
-            [*command, "--help"], check=True, capture_output=True, text=True
+            [*command, argument], check=True, capture_output=True, text=True
         ).stdout
         for command in ([script], [sys.executable, "-m", "safesession"])
-    ]
-
-    assert helps[0] == helps[1]
-    assert "verify" in helps[0]
+    }
+    [same] = printed
+    return same

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Version(argparse.Action):
+    """Tell the version; a copy that is not installed has none, and needs none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"safesession {version('safesession')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return what the command line is parsed by."""
     made = argparse.ArgumentParser("safesession", description=__doc__)
+    made.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="show the installed version and exit",
+    )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     _add_verify(commands)
     add_check(commands)

@@ -25,6 +25,7 @@ SKIPPED = {
     "__pycache__",
     "build",
     "node_modules",
+    "site-packages",
     "venv",
 }
 _CHECKS = (check_exits, check_cancelled, check_uses, check_endpoints, check_background)
@@ -80,12 +81,18 @@ def _python_files(paths: Iterable[Path], settings: Settings) -> Iterator[Path]:
                 yield file
 
 
+def _is_installed(directory: Path) -> bool:
+    """Tell whether what is in a directory was installed or built there."""
+    return directory.name in SKIPPED or os.path.exists(directory / "pyvenv.cfg")
+
+
 def _below(directory: Path, settings: Settings) -> Iterator[Path]:
     for place, directories, files in os.walk(directory):
         directories[:] = sorted(
             name
             for name in directories
-            if name not in SKIPPED and not settings.is_excluded(Path(place, name))
+            if not _is_installed(Path(place, name))
+            and not settings.is_excluded(Path(place, name))
         )
         for name in sorted(files):
             path = Path(place, name)

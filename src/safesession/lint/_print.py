@@ -22,7 +22,7 @@ def human(report: Report) -> str:
     ]
     files = _count(report.files, "file")
     if not lines:
-        return f"No faults in {files}.\n"
+        return f"Nothing found in {files}.\n"
     where = len({one.path for one in report.findings})
     return "".join([*lines, f"{_count(len(lines), 'fault')}, in {where} of {files}.\n"])
 
