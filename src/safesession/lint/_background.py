@@ -114,13 +114,12 @@ def _given_away(
 
 def _later(scope: Scope, dependency: Dependency) -> str:
     """Tell what becomes of a generator's session in a background task."""
-    keywords = {word.arg: word.value for word in dependency.call.keywords}
-    match keywords.get("scope", ast.Constant(None)):
-        case ast.Constant("function"):
+    match dependency.scope:
+        case "function":
             return _ended(_REOPENS)
-        case ast.Constant():
-            return _COMMITS if scope.commits else _HOLDS
-    return f"is closed by then, or {_HOLDS}"
+        case ast.expr():
+            return f"is closed by then, or {_HOLDS}"
+    return _COMMITS if scope.commits else _HOLDS
 
 
 def _ended(then: str) -> str:

@@ -15,6 +15,7 @@ from ._rule import Finding
 from ._settings import Settings
 from ._silence import is_silenced, silences_of
 from ._source import Source, Unreadable
+from ._streams import check_streams
 from ._uses import check_uses
 
 SKIPPED = {
@@ -28,7 +29,14 @@ SKIPPED = {
     "site-packages",
     "venv",
 }
-_CHECKS = (check_exits, check_cancelled, check_uses, check_endpoints, check_background)
+_CHECKS = (
+    check_exits,
+    check_cancelled,
+    check_uses,
+    check_endpoints,
+    check_background,
+    check_streams,
+)
 
 
 @dataclass
@@ -81,18 +89,16 @@ def _python_files(paths: Iterable[Path], settings: Settings) -> Iterator[Path]:
                 yield file
 
 
-def _is_installed(directory: Path) -> bool:
-    """Tell whether what is in a directory was installed or built there."""
-    return directory.name in SKIPPED or os.path.exists(directory / "pyvenv.cfg")
-
-
 def _below(directory: Path, settings: Settings) -> Iterator[Path]:
     for place, directories, files in os.walk(directory):
+        # A virtual environment, whatever its name; but not the directory itself.
+        if "pyvenv.cfg" in files and Path(place) != directory:
+            directories.clear()
+            continue
         directories[:] = sorted(
             name
             for name in directories
-            if not _is_installed(Path(place, name))
-            and not settings.is_excluded(Path(place, name))
+            if name not in SKIPPED and not settings.is_excluded(Path(place, name))
         )
         for name in sorted(files):
             path = Path(place, name)

@@ -8,7 +8,6 @@ from ._handlers import BROAD, caught_by, keeps
 from ._rule import Finding
 from ._scopes import Scope, replacement, types_of
 
-
 # How bad it is, and what is told of it.
 _What = tuple[int, str]
 
@@ -19,12 +18,12 @@ def committed_in_finally(scope: Scope, yields: Iterable[Yield]) -> Iterator[Find
     for one in yields:
         for commit, what in _committed(scope, one):
             worst[commit] = max(what, worst.get(commit, what))
-    for commit, (_, what) in worst.items():
+    for commit, (_, told) in worst.items():
         yield scope.source.finding(
             commit,
             "SAFE004",
             f"{scope.name}() commits in `finally`: what was written before an "
-            f"exception{what}.",
+            f"exception{told}.",
             "commit behind the yield, inside `try`, where no exception comes by; or "
             f"{replacement(scope)}",
         )
@@ -69,8 +68,10 @@ def _which(scope: Scope, handlers: list[ast.ExceptHandler]) -> _What:
         return 0, f" that is no Exception, such as a cancellation,{told}"
     if not keeps(scope, handler):
         return 1, told
-    told = f"{told}; {caught_by(handler)}"
-    return 2, f"{told}, and the caller takes it for all of it" if scope.managed else told
+    told += f"; {caught_by(handler)}"
+    if scope.managed:
+        told += ", and the caller takes it for all of it"
+    return 2, told
 
 
 def _own_calls(scope: Scope, statement: ast.stmt, method: str) -> Iterator[ast.AST]:

@@ -68,7 +68,7 @@ def _never_committed(
 
 def _is_late(source: Source, function: Function, dependency: Dependency) -> bool:
     """Tell whether what the endpoint writes is committed after its response."""
-    if any(word.arg == "scope" for word in dependency.call.keywords):
+    if dependency.scope is not None:
         return False
     # A stream needs its session for as long as it lasts.
     return not any(

@@ -36,18 +36,17 @@ class Names:
             root = root.value
         if not isinstance(root, ast.Name):
             return None, None
-        match self._only(source, self._owner(source, root), root.id):
-            case str(origin):
-                found = self.definition(source, ".".join([origin, *path]))
-                if found is None:
-                    return None, None
-                where, name = found
-                statement = self._only(where, where.tree, name)
-            case statement:
-                where = source if node is root else None
-        if where and isinstance(statement, ast.stmt):
-            return where, statement
-        return None, None
+        found = self._only(source, self._owner(source, root), root.id)
+        if isinstance(found, str):
+            defined = self.definition(source, ".".join([found, *path]))
+            if defined is None:
+                return None, None
+            source, name = defined
+            found = self._only(source, source.tree, name)
+        elif path:
+            # An attribute of what is no module.
+            return None, None
+        return (source, found) if isinstance(found, ast.stmt) else (None, None)
 
     def function(
         self, source: Source, callee: ast.expr

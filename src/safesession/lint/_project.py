@@ -23,6 +23,15 @@ class Dependency:
     # It names a context manager that was made of the generator.
     managed: bool = False
 
+    @property
+    def scope(self) -> object:
+        """What it says of when the dependency ends; an expression, if it is no name."""
+        for word in self.call.keywords:
+            if word.arg == "scope":
+                value = word.value
+                return value.value if isinstance(value, ast.Constant) else value
+        return None
+
 
 class Project(Names):
     """All that is checked at once."""

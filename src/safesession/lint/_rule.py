@@ -99,6 +99,11 @@ RULES = {
             "session-unclosed",
             "A dependency returns a session of its own, which nobody closes.",
         ),
+        Rule(
+            "SAFE014",
+            "session-in-stream",
+            "A stream uses a session that ends before the response is sent.",
+        ),
     )
 }
 

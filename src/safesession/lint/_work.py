@@ -177,7 +177,7 @@ def _handed(
     inner = Work(may_end=True)
     if isinstance(call, ast.Call) and (found := project.function(source, call.func)):
         where, function = found
-        parameter = _parameter(function, call, node)
+        parameter = parameter_given(function, call, node)
         waits = isinstance(source.parents[call], ast.Await)
         if function in above:
             return
@@ -190,7 +190,7 @@ def _handed(
     work.may_end |= inner.may_end
 
 
-def _parameter(function: Function, call: ast.Call, node: ast.Name) -> str | None:
+def parameter_given(function: Function, call: ast.Call, node: ast.Name) -> str | None:
     """Return the parameter of a function that an argument of a call is."""
     known = {parameter.arg for parameter in parameters(function)}
     for word in call.keywords:
