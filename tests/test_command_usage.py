@@ -205,9 +205,12 @@ def test_module_and_script_are_one_command() -> None:
     assert "verify" in printed_by_both("--help")
 
 
-def test_version() -> None:
+def test_version(run: Run) -> None:
     """Which version is installed is told, by both."""
-    assert f"safesession {version('safesession')}\n" == printed_by_both("--version")
+    told = f"safesession {version('safesession')}\n"
+
+    assert run("--version") == (0, told, "")
+    assert told == printed_by_both("--version")
 
 
 def test_version_is_looked_up_where_it_is_asked_for(

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlmodel import Session
 
+from safesession import ScopeMisuse
 from safesession import fastapi as safe
 from safesession.fastapi import async_session_dependency, session_dependency
 
@@ -65,7 +66,17 @@ async def wait():
 
 
 def wait_for_it():
-    return asyncio.run(get_either())  # finds SAFE008
+    try:
+        return asyncio.run(get_either())  # finds SAFE008
+    except ValueError:
+        return None
+
+
+def wait_once_more():
+    try:
+        return seed(None)
+    except ScopeMisuse:
+        return asyncio.run(get_either())  # finds SAFE008
 
 
 def in_a_lambda():
@@ -78,6 +89,11 @@ def made(session: Session = Depends(get_session())): ...  # finds SAFE008
 
 class Job:
     session = get_session()  # finds SAFE008
+    get_db = None
+
+    def run(self):
+        """A name of the class is not seen here."""
+        return get_db()  # finds SAFE008
 
 
 @app.get("/orders")

@@ -61,6 +61,13 @@ def of_another_session(session: Session):
     yield str(session.scalar(select(1)))
 
 
+session = Session(engine)
+
+
+def of_the_module():
+    yield str(session.scalar(select(1)))
+
+
 @app.get("/closure")
 def by_closure(session: SessionDep):
     def lines():
@@ -109,7 +116,7 @@ def at_function(session: FunctionDep):
 
 @app.get("/function/closed")
 def at_function_and_closed(
-    session: Session = Depends(get_closed, scope="function"),
+    session: Session = Depends(get_closed, use_cache=False, scope="function"),
 ):
     return StreamingResponse(numbers(session))  # finds SAFE014
 
@@ -156,11 +163,8 @@ def of_its_own(session: SessionDep):
         with session_scope(engine) as session:
             yield str(session.scalar(select(1)))
 
-    def in_a_parameter(session=None):
-        yield str(session)
-
-    if count:
-        return StreamingResponse(in_a_parameter())
+    if count is None:
+        return StreamingResponse(of_the_module())
     return StreamingResponse(lines())
 
 
@@ -188,6 +192,8 @@ def of_what_is_not_seen(session: SessionDep, others: Session):
         return StreamingResponse(*made)
     if engine.name:
         return StreamingResponse(numbers(others))
+    if engine.url:
+        return StreamingResponse(open("numbers.csv"))
     return StreamingResponse(numbers(*made))
 
 
@@ -204,3 +210,24 @@ def further_in(session: SessionDep):
         return StreamingResponse(lines())
 
     return outer(Session(engine))
+
+
+@app.get("/parameter")
+def in_a_parameter(session: SessionDep):
+    def lines(session=Session(engine)):
+        yield str(session.scalar(select(1)))
+
+    return StreamingResponse(lines())
+
+
+def create_app(session: Session):
+    inner = FastAPI()
+
+    def lines():
+        yield str(session.scalar(select(1)))
+
+    @inner.get("/outer")
+    def of_the_function_around(session: SessionDep):
+        return StreamingResponse(lines())
+
+    return inner

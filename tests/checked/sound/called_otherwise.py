@@ -19,6 +19,7 @@ get_other = session_dependency(engine)
 get_bound_twice = session_dependency(engine)
 get_replaced = session_dependency(engine)
 get_deleted = session_dependency(engine)
+del get_deleted
 get_unpacked, get_starred = session_dependency(engine), session_dependency(engine)
 [get_listed] = [session_dependency(engine)]
 
@@ -35,6 +36,7 @@ def references(client, register):
     app.dependency_overrides[get_session] = get_other
     app.dependency_overrides[get_session]()
     register(get_session, session=Depends(get_other))
+    get_session.prepare()
     return get_session
 
 
@@ -140,12 +142,13 @@ class Database:
 
 
 def bound_twice():
-    return get_bound_twice(), get_replaced(), get_unpacked(), get_listed()
-
-
-def deleted():
-    global get_deleted
-    del get_deleted
+    return (
+        get_bound_twice(),
+        get_replaced(),
+        get_unpacked(),
+        get_listed(),
+        get_deleted(),
+    )
 
 
 def test_what_is_raised():

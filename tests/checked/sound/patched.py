@@ -1,6 +1,7 @@
 """A test that puts something else in the place of a dependency of its module's."""
 
 import sys
+from unittest.mock import patch
 
 from sqlalchemy import create_engine
 
@@ -9,6 +10,7 @@ from safesession.fastapi import session_dependency
 engine = create_engine("sqlite:///app.db")
 get_session = session_dependency(engine)
 get_db = session_dependency(engine)
+get_decorated = session_dependency(engine)
 here = sys.modules[__name__]
 
 
@@ -20,3 +22,8 @@ def test_by_name(monkeypatch):
 def test_by_attribute():
     here.get_db = lambda: iter([None])
     assert next(get_db()) is None
+
+
+@patch("app.deps.get_decorated")
+def test_decorated(patched):
+    assert get_decorated() is patched()
