@@ -201,16 +201,14 @@ def test_mistake_is_told(
 
 
 def test_module_and_script_are_one_command() -> None:
-    """`safesession` and `python -m safesession` tell of the same commands."""
+    """`safesession` and `python -m safesession` print the same."""
     assert "verify" in printed_by_both("--help")
+    assert printed_by_both("--version").startswith("safesession ")
 
 
 def test_version(run: Run) -> None:
-    """Which version is installed is told, by both."""
-    told = f"safesession {version('safesession')}\n"
-
-    assert run("--version") == (0, told, "")
-    assert told == printed_by_both("--version")
+    """Which version is installed is told."""
+    assert run("--version") == (0, f"safesession {version('safesession')}\n", "")
 
 
 def test_version_is_looked_up_where_it_is_asked_for(
