@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import BackgroundTasks, Body, Depends, FastAPI
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, Request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from apps import client, write
 from models import Note
@@ -84,6 +86,15 @@ class Service:
             tasks.add_task(self.mails.append, text)
             self.fail()
             return len(self.calls)
+
+    def stream_answers(self) -> None:
+        """Have all answers come through a middleware, which streams them."""
+
+        async def pass_on(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+        between = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+        self.app.user_middleware.append(between)
 
     def fail(self) -> None:
         if self.errors:

@@ -6,6 +6,7 @@ from threading import Barrier, Thread
 from typing import Any
 from unittest.mock import Mock
 
+import pymysql
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
@@ -206,3 +207,8 @@ def test_deadlock(make_engine: Callable[..., Engine]) -> None:
 
 def lock(session: Session, id_: int) -> None:
     session.get_one(Note, id_, with_for_update=True)
+
+
+def test_error_of_mysql_without_a_code() -> None:
+    """Its first argument is whatever the driver has to say."""
+    assert not is_retryable(pymysql.err.OperationalError(["no code"]))

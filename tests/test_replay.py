@@ -97,10 +97,13 @@ async def test_lost_connection_is_503_after_the_last_attempt(
     assert len(service.calls) == 10
 
 
+@pytest.mark.parametrize("between", [False, True])
 async def test_database_that_is_not_there_yet(
-    database: "Database", service: Service, observer: Engine
+    database: "Database", service: Service, observer: Engine, between: bool
 ) -> None:
     """A handler answers 503 in vain, too: it is there at the next attempt."""
+    if between:
+        service.stream_answers()
     add_exception_handlers(service.app)
     errors = [ConnectionRefusedError(), TimeoutError()]
 

@@ -12,7 +12,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 
 from models import stored
 from retried import Service, refusal
@@ -49,18 +48,13 @@ def inactive() -> Iterator[None]:
     stamina.set_active(True)
 
 
-async def pass_on(request: Request, call_next: Any) -> Any:
-    return await call_next(request)
-
-
 @pytest.mark.parametrize("between", [False, True])
 async def test_answer_that_is_superseded(
     service: Service, observer: Engine, between: bool
 ) -> None:
     """Its background task is not run, nor where a middleware streams the answer."""
     if between:
-        streaming = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
-        service.app.user_middleware.append(streaming)
+        service.stream_answers()
     service.errors = [refusal(), refusal()]
 
     assert (await service.post()).status_code == 201

@@ -1,7 +1,6 @@
 """Requests that are run again where the database has refused their transaction."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -104,7 +103,6 @@ class _Attempt:
         self._has_begun = False
         self._is_asked = False
         self._is_superseded = False
-        self._traceback: TracebackType | None = None
 
     async def run(self, app: ASGIApp, scope: Scope) -> bool:
         """Run it; return whether another is to follow, and raise where none is."""
@@ -136,11 +134,6 @@ class _Attempt:
         # A session that is open yet may still commit.
         if error is None or self._holder.sessions or not self._can_follow():
             return None
-        # Starlette takes it off an error that a handler has answered, and an error of
-        # connecting is told by it.
-        self._traceback = error.__traceback__ or self._traceback
-        if error.__traceback__ is None:
-            error.__traceback__ = self._traceback
         return error if self._attempts.may_follow(error) else None
 
     def _can_follow(self) -> bool:
