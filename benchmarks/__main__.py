@@ -40,9 +40,10 @@ def parser() -> argparse.ArgumentParser:
         "--no-postgresql", action="store_true", help="measure on SQLite alone"
     )
     parser.add_argument(
-        "--shared-cores",
+        "--as-it-comes",
         action="store_true",
-        help="let the server use all cores, as client and database do: less steady",
+        help="leave the server all cores and all of its garbage collector's work, as "
+        "uvicorn does: less steady",
     )
     parser.add_argument(
         "--json",
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
             told.write_text(page(tables(results)), encoding="utf-8")
             print(told)
             return 0
-        if not options.shared_cores:
+        if not options.as_it_comes:
             leave_core()
         if options.compare is not None:
             return 0 if asyncio.run(compare(options.compare, 4, 0.1)) else 1

@@ -24,7 +24,7 @@ import safesession
 
 from .app import Prefixes
 from .databases import ROOT, Database
-from .machine import give_core
+from .machine import core_left, give_core
 from .variants import VARIANTS
 
 # Those that come at once wait here to be accepted.
@@ -84,6 +84,7 @@ def serving(
         "session": session,
         "variants": list(variants),
         "pool": asdict(pool),
+        "steady": bool(core_left()),
     }
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
         config["socket"] = listener.fileno()
@@ -175,9 +176,10 @@ def main() -> None:
             backlog=BACKLOG,
         )
     )
-    # What is there for good is not looked at in each collection of garbage.
-    gc.collect()
-    gc.freeze()
+    if config["steady"]:
+        # What is there for good is not looked at in each collection of garbage.
+        gc.collect()
+        gc.freeze()
     answer("serving")
     server.run(sockets=[socket.socket(fileno=config["socket"])])
 
