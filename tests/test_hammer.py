@@ -131,7 +131,7 @@ SMALL = {"pool_size": 3, "max_overflow": 0}
 
 # aiosqlite lets go of a connection whose opening is cancelled, without closing it.
 @pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <sqlite3.Conn:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored .*<sqlite3.Conn:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("kind", ["async session", "sync session", "thread"])
 async def test_hammer(

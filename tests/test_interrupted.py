@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from sqlalchemy.orm import Session
 from interruptions import CtrlC, Interruption, Position, Signal, contexts, hold
 from models import Note, stored
 from safesession import async_session_scope, session_scope
-from safesession._turns import open_guarded
+from safesession._turns import guard_of, open_guarded
 from safesession.testing._faults import Faults
 
 EXHAUSTIVE = bool(os.environ.get("SAFESESSION_EXHAUSTIVE"))
@@ -35,6 +36,11 @@ UNAVOIDABLE: set[Position] = {
     # The try statement begins.
     ("session_scope.__exit__", "NOP"),
 }
+# Where a lock is taken by a `with` statement: from 3.14 on Python looks for signals
+# before it has begun, and leaves the lock taken.
+KEPT_BY_PYTHON: set[Position] = (
+    {("_in_turn.<locals>.call", "CALL")} if sys.version_info >= (3, 14) else set()
+)
 # Of these Python looks for signals at one.
 MET_BY_SIGNAL: set[Position] = {("session_scope.__exit__", "RESUME")}
 
@@ -197,13 +203,28 @@ def test_savepoint(
 
 def test_signal_in_the_turn_of_a_thread(engine: Engine) -> None:
     """Whenever a call of a session is interrupted, others have their turn."""
+    kept: set[Position | None] = set()
     with ThreadPoolExecutor(1) as others:
         for interruption in Signal.each():
             session = open_guarded(lambda: Session(engine))
             assert session is not None
+            turn = guard_of(session).turn
             with suppress(KeyboardInterrupt), interruption:
                 session.connection()
-            assert others.submit(session.close).result(timeout=5) is None
+            if not others.submit(is_free, turn).result():
+                kept.add(interruption.position)
+                turn.release()
+            session.close()
+
+    assert kept == KEPT_BY_PYTHON
+
+
+def is_free(turn: Any) -> bool:
+    """Tell whether a thread that asks for a turn has it."""
+    free = turn.acquire(blocking=False)
+    if free:
+        turn.release()
+    return free
 
 
 @pytest.fixture
