@@ -212,3 +212,20 @@ def lock(session: Session, id_: int) -> None:
 def test_error_of_mysql_without_a_code() -> None:
     """Its first argument is whatever the driver has to say."""
     assert not is_retryable(pymysql.err.OperationalError(["no code"]))
+
+
+def test_state_that_is_none() -> None:
+    """Any driver may call any thing so."""
+    error = WithState(None)
+    error.sqlstate = ["40001"]  # type: ignore[assignment]
+
+    assert not is_retryable(error)
+
+
+@pytest.mark.parametrize("told, expected", [("149", True), ("6", False)])
+def test_commit_that_gave_way(told: str, expected: bool) -> None:
+    """The number of InnoDB's own error tells, which stands in the text."""
+    text = f'Got error {told} "Lock deadlock; Retry transaction" during COMMIT'
+    error = pymysql.err.OperationalError(1180, text)
+
+    assert is_retryable(error) is expected

@@ -98,6 +98,19 @@ def test_savepoint(engine: Engine, observer: Engine) -> None:
     assert stored(observer) == ["after", "before"]
 
 
+@pytest.mark.anyio
+async def test_async_savepoint(async_engine: AsyncEngine, observer: Engine) -> None:
+    """The same by asyncio."""
+    async with async_session_scope(async_engine) as session:
+        with pytest.raises(WriteRefused):
+            async with async_session_scope(session, read_only=True):
+                session.add(Note(text="refused"))
+                await session.flush()
+        session.add(Note(text="after"))
+
+    assert stored(observer) == ["after"]
+
+
 @pytest.mark.on("sqlite", "postgresql")
 def test_write_in_text_in_a_savepoint(engine: Engine, observer: Engine) -> None:
     """MariaDB cannot be told to refuse it when the transaction has begun."""
