@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,10 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in passed:
         if figures := dict(report.user_properties).get("figures"):
             terminalreporter.write_line(f"{report.nodeid}: {figures}")
-    tried: Counter[str] = sum(
-        (dict(report.user_properties).get("tried", Counter()) for report in passed),
-        start=Counter(),
-    )
+    tried: Counter[str] = Counter()
+    for report in passed:
+        tried.update(dict(report.user_properties).get("tried", {}))
     if tried:
         terminalreporter.write_line(f"Tried by enumeration: {dict(tried)}")
 
@@ -97,11 +96,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def tried(record_property: Callable[[str, object], None]) -> Counter[str]:
+def tried() -> Counter[str]:
     """Return what a test has tried, by kind, to be counted; the end of a run tells."""
-    tried: Counter[str] = Counter()
-    record_property("tried", tried)
-    return tried
+    return Counter()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: Any, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and "tried" in item.funcargs:
+        # xdist passes on what is made of Python's own classes.
+        report.user_properties.append(("tried", dict(item.funcargs["tried"])))
+    return report
 
 
 @pytest.fixture(scope="module", autouse=True)
