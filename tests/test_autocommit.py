@@ -214,7 +214,10 @@ def test_deadlock_that_was_caught_in_a_transaction(
     """There it has undone what was before it, so what comes after is not kept."""
     engine = begun_by_a_listener(make_engine, way)
 
-    with pytest.raises(PendingRollbackError), session_scope(engine) as session:
+    with (
+        pytest.raises(PendingRollbackError, match="caught in the block: sqlalchemy"),
+        session_scope(engine) as session,
+    ):
         session.add(Note(text="before"))
         session.flush()
         with pytest.raises(OperationalError):

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from backends import impatient
 from models import Note
 from safesession import OutcomeUnknown, session_scope
+from safesession._lost import outcome_unknown
 from safesession.retry import is_retryable
 
 
@@ -229,3 +230,31 @@ def test_commit_that_gave_way(told: str, expected: bool) -> None:
     error = pymysql.err.OperationalError(1180, text)
 
     assert is_retryable(error) is expected
+
+
+@pytest.mark.parametrize("sqlstate", ["08007", "40003"])
+def test_commit_that_a_server_cannot_tell_of(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sqlstate: str
+) -> None:
+    """It has not lost the connection, and does not know what became of the work."""
+    failed = sqlite3.OperationalError("told in a text")
+    failed.sqlstate = sqlstate  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine.dialect, "do_commit", Mock(side_effect=failed))
+
+    with (
+        pytest.raises(OutcomeUnknown, match="The server has failed during COMMIT"),
+        session_scope(engine) as session,
+    ):
+        session.add(Note(text="lost"))
+
+    monkeypatch.undo()
+
+
+def test_statement_of_an_unknown_outcome() -> None:
+    """Where COMMIT is one, as in two phases, it is told."""
+    lost = DBAPIError("COMMIT PREPARED 'a'", {"secret": 1}, WithState("08006"))
+
+    unknown = outcome_unknown(lost)
+
+    assert unknown.statement == "COMMIT PREPARED 'a'"
+    assert unknown.params is None
