@@ -119,6 +119,22 @@ async def test_patience_is_lost_when_the_turn_has_come(make_engine: MakeEngine) 
     limiter.release(second)
 
 
+async def test_slot_of_who_has_lost_patience(make_engine: MakeEngine) -> None:
+    """It is one more than there are, until it is given back."""
+    engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0.01)
+    limiter = _limits.Limiter("session_dependency", engine, "pool")
+    holders = _admission.Holder(), _admission.Holder()
+    with Session(engine) as session:
+        for holder in holders:
+            await limiter.acquire(holder, session)
+    (limit,) = holders[0].slots.values()
+
+    assert -1 == limit.free
+    for holder in holders:
+        limiter.release(holder)
+    assert 1 == limit.free
+
+
 async def test_first_come_first_served(make_engine: MakeEngine) -> None:
     door = Door(session_dependency(make_engine(pool_size=1, max_overflow=1)))
 
