@@ -72,12 +72,10 @@ def panels(
         yield figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    return dict(zip(names, COLOURS, strict=False))
-
-
-def markers(names: Sequence[str]) -> dict[str, str]:
-    return dict(zip(names, MARKERS, strict=False))
+def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return for each variant its colour, and its marker."""
+    pairs = zip(COLOURS, MARKERS, strict=True)
+    return dict(zip(names, pairs, strict=False))
 
 
 def scope_figure(found: dict[Case, dict[str, Series]]) -> Figure:
@@ -124,10 +122,11 @@ def ratio_panel(
 ) -> None:
     """Draw a median and its quartiles for each case and variant, beside a line at 1."""
     names = [*found[cases[0]]]
-    colour, marker = colours(names), markers(names)
+    look = looks(names)
     axis.axvline(1, color=GREY, linewidth=1, label=baseline)
     others = [name for name in names if name != baseline]
     for number, name in enumerate(others):
+        colour, marker = look[name]
         for place, case in enumerate(cases):
             series = found[case]
             spread = ratio(series[name].rates, series[baseline].rates)
@@ -137,9 +136,9 @@ def ratio_panel(
                 spread.median,
                 place + 0.7 * ((number + 0.5) / len(others) - 0.5),
                 xerr=[[spread.median - spread.low], [spread.high - spread.median]],
-                fmt=marker[name],
+                fmt=marker,
                 markersize=4,
-                color=colour[name],
+                color=colour,
                 label=name if place == 0 else None,
             )
     axis.set_yticks(range(len(cases)), [case.work for case in cases])
@@ -156,12 +155,13 @@ def starvation_figure(bursts: Sequence[Burst]) -> Figure:
     """Draw how many of the requests were answered, a panel for each pool."""
     pools = [*dict.fromkeys(burst.pool for burst in bursts)]
     names = [*dict.fromkeys(burst.variant for burst in bursts)]
-    colour = colours(names)
+    look = looks(names)
     with panels(1, len(pools), 10, 4) as (figure, axes):
         for pool, axis in zip(pools, axes[0], strict=True):
             here = [burst for burst in bursts if burst.pool == pool]
             cases = [*dict.fromkeys((burst.endpoint, burst.auth) for burst in here)]
             for number, name in enumerate(names):
+                colour, _ = look[name]
                 bars = [burst for burst in here if burst.variant == name]
                 axis.barh(
                     [
@@ -171,7 +171,7 @@ def starvation_figure(bursts: Sequence[Burst]) -> Figure:
                     ],
                     [bar.answered for bar in bars],
                     height=0.7 / len(names),
-                    color=colour[name],
+                    color=colour,
                     label=name,
                 )
             labels = [
@@ -231,8 +231,7 @@ def growth_panel(
     measure: Callable[[Load], float | None],
 ) -> None:
     """Draw a line for each variant, through what there is of it."""
-    colour, marker = colours(names), markers(names)
-    for name in names:
+    for name, (colour, marker) in looks(names).items():
         points = [
             (load.concurrency, value)
             for load in loads
@@ -244,9 +243,9 @@ def growth_panel(
                 levels,
                 values,
                 linestyle="-",
-                marker=marker[name],
+                marker=marker,
                 markersize=4,
-                color=colour[name],
+                color=colour,
                 label=name,
             )
     axis.set_xscale("log")
