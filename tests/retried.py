@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pytest
 from fastapi import BackgroundTasks, Body, Depends, FastAPI, Request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -21,6 +22,12 @@ from safesession.retry import (
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
+# For modules whose tests ask a `Service`.
+REQUESTS = [
+    pytest.mark.anyio,
+    pytest.mark.on("sqlite", "postgresql", "mariadb"),
+    pytest.mark.usefixtures("no_backoff"),
+]
 CALLS = {
     call.__name__: call
     for call in (run_in_session, in_session, async_run_in_session, async_in_session)

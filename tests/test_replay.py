@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from apps import client, write
 from models import Note, stored
-from retried import Driver, Service, refusal
+from retried import REQUESTS, Driver, Service, refusal
 from safesession import InvalidArgument, OutcomeUnknown, session_scope
 from safesession.fastapi import add_exception_handlers
 from safesession.retry import RetryMiddleware, in_session
@@ -24,11 +24,7 @@ from safesession.retry import RetryMiddleware, in_session
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.on("sqlite", "postgresql", "mariadb"),
-    pytest.mark.usefixtures("no_backoff"),
-]
+pytestmark = REQUESTS
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 

@@ -14,16 +14,12 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 
 from models import stored
-from retried import Service, refusal
+from retried import REQUESTS, Service, refusal
 
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.on("sqlite", "postgresql", "mariadb"),
-    pytest.mark.usefixtures("no_backoff"),
-]
+pytestmark = REQUESTS
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 

@@ -12,17 +12,13 @@ from sqlalchemy.exc import DBAPIError
 
 from apps import client, write
 from models import stored
-from retried import Service, refusal
+from retried import REQUESTS, Service, refusal
 from safesession.retry import RetryMiddleware
 
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.on("sqlite", "postgresql", "mariadb"),
-    pytest.mark.usefixtures("no_backoff"),
-]
+pytestmark = REQUESTS
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 

@@ -12,18 +12,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from apps import client, talk, write
 from models import Note, stored
-from retried import Driver, Service, refusal
+from retried import REQUESTS, Driver, Service, refusal
 from safesession import OutcomeUnknown
 from safesession.retry import RetryMiddleware
 
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.on("sqlite", "postgresql", "mariadb"),
-    pytest.mark.usefixtures("no_backoff"),
-]
+pytestmark = REQUESTS
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 

@@ -18,17 +18,13 @@ from starlette.middleware import Middleware
 from apps import client, write
 from eager import eager_tasks, needs_eager_tasks
 from models import stored
-from retried import Service, refusal
+from retried import REQUESTS, Service, refusal
 from safesession.retry import RetryMiddleware
 
 if TYPE_CHECKING:
     from fastapi_fixtures import Database
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.on("sqlite", "postgresql", "mariadb"),
-    pytest.mark.usefixtures("no_backoff"),
-]
+pytestmark = REQUESTS
 pytest_plugins = ("fastapi_fixtures", "retry_fixtures")
 
 
