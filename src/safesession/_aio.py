@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import SessionTransaction
 
 from ._cleanup import Exit
+from ._finish import needs_io, raise_in_place
 from ._opening import Flavour, Opening, begin_savepoint
-from ._outcome import CommitOn, ExceptionTypes
+from ._outcome import CommitOn, ExceptionTypes, Outcome, decide
 from ._scope import Scope, T
 
 AS = TypeVar("AS", bound=AsyncSession)
@@ -169,15 +170,22 @@ class async_session_scope(Scope[T]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._leave(error)
+            outcome = decide(error, self._commit_on)
+            if self._has_to_wait(outcome):
+                await self._wait_for_exit(error)
+            else:
+                raise_in_place(self._end(outcome, error))
         except BaseException as raised:
             if self._phase == "entered":
-                await self._leave(raised)
+                await self._wait_for_exit(raised)
             raise
 
-    async def _leave(self, error: BaseException | None) -> None:
-        if self._phase != "entered":
-            raise self._not_entered()
+    def _has_to_wait(self, outcome: Outcome) -> bool:
+        if self._phase != "entered" or self._session is None:
+            return False
+        return needs_io(self._session.sync_session, self._savepoint, outcome)
+
+    async def _wait_for_exit(self, error: BaseException | None) -> None:
         if self._session is not None:
             if self._exit is None:
                 self._exit = AsyncExit(self._session, self._commit_on, self._savepoint)

@@ -9,7 +9,7 @@ from fastapi.requests import HTTPConnection
 from ._admission import Holder
 from ._cleanup import Exit
 from ._limits import Limiter
-from ._opening import Opening
+from ._opening import Opening, sync_session_of
 from ._outcome import CommitOn, ExceptionTypes, what_to_commit_on
 from .errors import InvalidArgument, ScopeMisuse
 
@@ -46,7 +46,7 @@ def dependency(
         leave = _nothing if session is None else exit_of(session, commits_on).leave
         try:
             if session is not None and holder.opened is not None:
-                holder.opened(getattr(session, "sync_session", session))
+                holder.opened(sync_session_of(session))
             # A WebSocket may stay open for days, and hold a connection for moments.
             if session is not None and request.scope["type"] == "http":
                 await limiter.acquire(holder, session)

@@ -185,9 +185,13 @@ class Opening:
 def _open_read_only(open_session: Callable[[], Any]) -> Any:
     session = open_session()
     if session is not None:
-        # An async session has a sync one, which does the work.
-        forbid_writes(getattr(session, "sync_session", session))
+        forbid_writes(sync_session_of(session))
     return session
+
+
+def sync_session_of(session: Any) -> Session:
+    """Return what does the work of an async session, or the sync session as it is."""
+    return getattr(session, "sync_session", session)  # type: ignore[no-any-return]
 
 
 def begin_savepoint(session: Session, read_only: bool) -> SessionTransaction:

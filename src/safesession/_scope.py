@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from ._finish import finish, raise_in_place
-from ._opening import SYNC, Opening, begin_savepoint
+from ._opening import SYNC, Opening, begin_savepoint, sync_session_of
 from ._outcome import CommitOn, ExceptionTypes, Outcome, decide, what_to_commit_on
 from .errors import ScopeMisuse
 
@@ -76,6 +76,20 @@ class Scope(Generic[T]):
         self._session = self._open()
         self._phase = "entered"
         return False
+
+    def _end(
+        self, outcome: Outcome, error: BaseException | None
+    ) -> BaseException | None:
+        if self._phase != "entered":
+            raise self._not_entered()
+        failure = None
+        # There is none for a missing bind.
+        if self._session is not None:
+            session = sync_session_of(self._session)
+            failure = finish(session, self._savepoint, outcome, error)
+            self._session = None
+        self._phase = "left"
+        return failure
 
     def _not_entered(self) -> ScopeMisuse:
         return ScopeMisuse(
@@ -218,16 +232,3 @@ class session_scope(Scope[T]):
             raise
         if failure is not None:
             raise_in_place(failure)
-
-    def _end(
-        self, outcome: Outcome, error: BaseException | None
-    ) -> BaseException | None:
-        if self._phase != "entered":
-            raise self._not_entered()
-        failure = None
-        # There is none for a missing bind.
-        if self._session is not None:
-            failure = finish(self._session, self._savepoint, outcome, error)
-            self._session = None
-        self._phase = "left"
-        return failure
