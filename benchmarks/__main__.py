@@ -1,13 +1,14 @@
 """The command: ``python -m benchmarks --help``."""
 
 import argparse
-import asyncio
 import sys
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
-from . import growth, starvation
+from . import growth, requests, starvation
 from .check import WrongAnswer, require_right_answers
+from .client import run
 from .compare import RULE, NoSuchVersion, compare
 from .databases import Database, postgresql, sqlite
 from .figures import page
@@ -20,7 +21,7 @@ from .scopes import measure_scopes
 from .starvation import measure_starvation
 from .variants import BASELINE, SAFESESSION, installed, left_out
 
-PARTS = ("scope", "requests", "starvation", "growth")
+PARTS = ("scope", *requests.PARTS, "starvation", "growth")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,12 +39,6 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-postgresql", action="store_true", help="measure on SQLite alone"
-    )
-    parser.add_argument(
-        "--as-it-comes",
-        action="store_true",
-        help="leave the server all cores and all of its garbage collector's work, as "
-        "uvicorn does: less steady",
     )
     parser.add_argument(
         "--json",
@@ -98,13 +93,13 @@ async def measure(options: argparse.Namespace) -> None:
                 rounds = 5 if quick else 80
                 results.series += await measure_scopes(database, rounds, 0.01)
                 note(f"Scope on {database.name}")
-        for database in databases:
-            if "requests" in options.only:
-                rounds, seconds = (2, 0.05) if quick else (16, 0.1)
+        rounds, seconds = (2, 0.05) if quick else (16, 0.1)
+        for part, database in product(requests.PARTS, databases):
+            if part in options.only:
                 results.series += await measure_requests(
-                    database, variants, rounds, seconds
+                    database, variants, rounds, seconds, part
                 )
-                note(f"Requests on {database.name}")
+                note(f"{part.capitalize()} on {database.name}")
         on_sqlite = databases[0]
         if quick:
             # The others fail as the baseline does, and take their time for it.
@@ -136,11 +131,10 @@ def main(arguments: list[str] | None = None) -> int:
             told.write_text(page(tables(results)), encoding="utf-8")
             print(told)
             return 0
-        if not options.as_it_comes:
-            leave_core()
+        leave_core()
         if options.compare is not None:
-            return 0 if asyncio.run(compare(options.compare, 4, 0.1)) else 1
-        asyncio.run(measure(options))
+            return 0 if run(compare(options.compare, 4, 0.1)) else 1
+        run(measure(options))
     except (NoSuchVersion, WrongAnswer) as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import scopes, variants
+from . import requests, scopes, variants
 from .ratios import Spread, cost, speed
 from .results import Burst, Case, Load, Results, Series, by_case
 
@@ -52,10 +52,11 @@ def figures(results: Results) -> Iterator[tuple[str, Figure]]:
     found = by_case(results.series, "scope")
     if found:
         yield "scope", scope_figure(found)
-    requests = by_case(results.series, "requests")
-    for database in dict.fromkeys(case.database for case in requests):
-        here = {case: requests[case] for case in requests if case.database == database}
-        yield f"requests-{database.lower()}", requests_figure(here)
+    for part in requests.PARTS:
+        cases = by_case(results.series, part)
+        for database in dict.fromkeys(case.database for case in cases):
+            here = {case: cases[case] for case in cases if case.database == database}
+            yield f"{part}-{database.lower()}", requests_figure(here)
     if results.starvation:
         yield "starvation", starvation_figure(results.starvation)
     if results.growth:

@@ -4,6 +4,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,19 @@ def give_core(pid: int) -> None:
 def core_left() -> set[int]:
     """Return the core that `leave_core` has left, in a set that may be empty."""
     return set(CORES) - os.sched_getaffinity(0) if CORES else set()
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Leave no core for the length of the block."""
+    left = core_left()
+    if left:
+        os.sched_setaffinity(0, CORES)
+    try:
+        yield
+    finally:
+        if left:
+            leave_core()
 
 
 def facts() -> dict[str, Any]:

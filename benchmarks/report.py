@@ -6,7 +6,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
-from . import ratios, scopes, variants
+from . import ratios, requests, scopes, variants
 from .ratios import Spread, is_regression, speed
 from .results import Burst, Case, Load, Results, Series, by_case
 
@@ -33,17 +33,18 @@ def tables(results: Results) -> Iterable[Table]:
     if found:
         title = "The scope alone: time beside the hand-written one, less is better"
         yield ratio_table(title, found, scopes.BASELINE, ratios.cost)
-    requests = by_case(results.series, "requests")
-    for (database, session), cases in groupby(
-        requests, key=lambda case: (case.database, case.session)
-    ):
-        what = "throughput beside the hand-written one, more is better"
-        yield ratio_table(
-            f"Requests on {database}, {session}: {what}",
-            {case: requests[case] for case in cases},
-            variants.BASELINE,
-            ratios.speed,
-        )
+    for name, part in requests.PARTS.items():
+        found = by_case(results.series, name)
+        for (database, session), cases in groupby(
+            found, key=lambda case: (case.database, case.session)
+        ):
+            what = "throughput beside the hand-written one, more is better"
+            yield ratio_table(
+                f"Requests on {database}, {session}{part.told}: {what}",
+                {case: found[case] for case in cases},
+                variants.BASELINE,
+                ratios.speed,
+            )
     if results.starvation:
         yield starvation_table(results.starvation)
     for session, loads in groupby(results.growth, key=lambda load: load.session):
@@ -66,7 +67,7 @@ def ratio_table(
             spread = ratio(series[name].rates, series[baseline].rates)
             errors = series[name].errors
             cells.append(f"{spread}{f', {errors} errors' if errors else ''}")
-        work = case.work if case.part == "requests" else f"{case.session}, {case.work}"
+        work = case.work if case.concurrency else f"{case.session}, {case.work}"
         table.add_row(case.database, work, str(case.concurrency or ""), *cells)
     return table
 

@@ -1,13 +1,16 @@
 """Requests over a real uvicorn: the throughput of each variant at each kind of work."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .app import ENDPOINTS, PATHS, WORK
 from .client import Connection, Request, Tally, ask_for, connect
 from .databases import Database
 from .interleaving import interleave
+from .machine import all_cores
 from .results import Case, Series
 from .server import Pool, serving
 from .variants import Variant
@@ -20,6 +23,19 @@ UNTOLD = ("SQLite", "INSERT", 50)
 # what a small pool does is in starvation.py.
 POOL = Pool(100, timeout=5)
 SETTLING = 0.02
+
+
+class Part(NamedTuple):
+    """A part of the run: how the server is started."""
+
+    told: str
+    cores: Callable[[], AbstractContextManager[None]]
+
+
+PARTS = {
+    "requests": Part("", nullcontext),
+    "as-it-comes": Part(", server as uvicorn starts it", all_cores),
+}
 
 
 @dataclass
@@ -44,10 +60,10 @@ class Lane:
         return await ask_for(self.connections[: case.concurrency], request, seconds)
 
 
-def cases(database: str, session: str) -> list[Case]:
+def cases(database: str, session: str, part: str = "requests") -> list[Case]:
     """Return the cases of one kind of session."""
     return [
-        Case("requests", database, endpoint, work, concurrency)
+        Case(part, database, endpoint, work, concurrency)
         for endpoint in ENDPOINTS[session]
         for work in WORK
         for concurrency in CONCURRENCY
@@ -75,17 +91,21 @@ async def drive_lanes(
 
 
 async def measure_requests(
-    database: Database, variants: Sequence[Variant], rounds: int, seconds: float
+    database: Database,
+    variants: Sequence[Variant],
+    rounds: int,
+    seconds: float,
+    part: str,
 ) -> list[Series]:
     """Measure the variants on one database, with either kind of session."""
     series: list[Series] = []
     for session in ENDPOINTS:
         having = [variant for variant in variants if variant.of(session)]
         names = [variant.name for variant in having]
-        with serving(database, session, names, POOL) as server:
+        with PARTS[part].cores(), serving(database, session, names, POOL) as server:
             lanes = {
                 variant.name: Lane(server.port, variant.slug) for variant in having
             }
-            found = cases(database.name, session)
+            found = cases(database.name, session, part)
             series += await drive_lanes(lanes, found, rounds, seconds)
     return series

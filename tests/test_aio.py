@@ -108,6 +108,20 @@ async def test_scope_is_single_use(async_engine: AsyncEngine) -> None:
         await scope.__aenter__()
 
 
+async def test_savepoint_that_was_not_entered_is_not_left(
+    async_engine: AsyncEngine, engine: Engine
+) -> None:
+    """Leaving it leaves the outer session alone."""
+    async with AsyncSession(async_engine) as outer:
+        outer.add(Note(text="not committed"))
+        await outer.flush()
+        with pytest.raises(ScopeMisuse):
+            await async_session_scope(outer).__aexit__(None, None, None)
+        await outer.rollback()
+
+    assert stored(engine) == []
+
+
 async def test_unused_session_makes_no_task(async_engine: AsyncEngine) -> None:
     """An exit that has nothing to do runs where it is, and suspends nowhere."""
     scope = async_session_scope(async_engine)

@@ -286,19 +286,24 @@ def test_a_served_variant(measured: Database) -> None:
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="needs Linux, and a second core to leave")
-@pytest.mark.parametrize("leaving", [True, False])
-def test_a_server_has_the_core_that_was_left(measured: Database, leaving: bool) -> None:
+@pytest.mark.parametrize(
+    "part, ours, its_own",
+    [("requests", CORES[:-1], CORES[-1:]), ("as-it-comes", CORES, CORES)],
+)
+def test_a_server_has_the_core_that_was_left(
+    measured: Database, part: str, ours: list[int], its_own: list[int]
+) -> None:
     """Client and database, which this process starts, are on the others."""
     (variant,) = [variant for variant in VARIANTS if variant.name == SAFESESSION]
     src = Path(safesession.__file__).parents[1]
-    if leaving:
-        leave_core()
-    ours = os.sched_getaffinity(0)
+    leave_core()
     try:
-        with serving(measured, "async", [variant.name], requests.POOL, src) as server:
-            its_own = os.sched_getaffinity(server.pid)
+        with (
+            requests.PARTS[part].cores(),
+            serving(measured, "async", [variant.name], requests.POOL, src) as server,
+        ):
+            assert os.sched_getaffinity(0) == set(ours)
+            assert os.sched_getaffinity(server.pid) == set(its_own)
+        assert os.sched_getaffinity(0) == set(CORES[:-1])
     finally:
         os.sched_setaffinity(0, CORES)
-
-    assert its_own == (set(CORES[-1:]) if leaving else set(CORES))
-    assert ours == set(CORES[:-1] if leaving else CORES)

@@ -49,6 +49,22 @@ def test_reads_are_as_ever_and_end_in_a_rollback(
     assert_nothing_left(seeded, sessions[0], ["kept"])
 
 
+def test_hook_that_reads_as_a_write_is_refused(seeded: Habitat) -> None:
+    """A `before_flush` of the service may use the database at the end of the block."""
+    found: list[str] = []
+
+    def read(session: Session, *_: Any) -> None:
+        found.extend(session.scalars(select(Note.text)))
+
+    def body(session: Session) -> None:
+        event.listen(session, "before_flush", read, insert=True)
+        session.add(Note(text="refused"))
+
+    assert isinstance(seeded.run(body, read_only=True), WriteRefused)
+
+    assert found == ["kept"]
+
+
 @pytest.mark.parametrize("way", GUARDED)
 def test_write_that_sqlalchemy_sees_is_refused(seeded: Habitat, way: str) -> None:
     """A write is refused before it is sent, with what to do about it."""

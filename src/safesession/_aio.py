@@ -183,7 +183,7 @@ class async_session_scope(Scope[T]):
     def _has_to_wait(self, outcome: Outcome) -> bool:
         if self._phase != "entered" or self._session is None:
             return False
-        return needs_io(self._session.sync_session, self._savepoint, outcome)
+        return needs_io(self._session.sync_session, outcome)
 
     async def _wait_for_exit(self, error: BaseException | None) -> None:
         if self._session is not None:

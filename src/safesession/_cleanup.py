@@ -78,7 +78,7 @@ class Exit(ABC):
 
     def _try_at_once(self, outcome: Outcome) -> None:
         """Carry the exit out where it has nothing to wait for."""
-        if not needs_io(self._session, self._savepoint, outcome):
+        if not needs_io(self._session, outcome):
             self._carry_out()
 
     def _carry_out(self) -> None:

@@ -92,15 +92,12 @@ def set_context(error: BaseException, context: BaseException | None) -> None:
     BaseException.__setattr__(error, "__context__", context)
 
 
-def needs_io(
-    session: Session, savepoint: SessionTransaction | None, outcome: Outcome
-) -> bool:
-    """Tell whether `finish` has to talk to a database."""
-    if savepoint is not None:
-        return True
+def needs_io(session: Session, outcome: Outcome) -> bool:
+    """Tell whether `finish` may talk to a database."""
     if not session.in_transaction():
         return is_read_only(session) and awaits_undoing(session)
-    return outcome == "commit" or bool(begun_by(session))
+    # A "check" flushes, and a hook may read then.
+    return outcome != "rollback" or bool(begun_by(session))
 
 
 class _Cleanup:
