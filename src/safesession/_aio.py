@@ -176,21 +176,21 @@ class async_session_scope(Scope[T]):
             else:
                 raise_in_place(self._end(outcome, error))
         except BaseException as raised:
-            if self._phase == "entered":
+            if self._holds_session():
                 await self._wait_for_exit(raised)
             raise
 
+    def _holds_session(self) -> bool:
+        return self._phase == "entered" and self._session is not None
+
     def _has_to_wait(self, outcome: Outcome) -> bool:
-        if self._phase != "entered" or self._session is None:
-            return False
-        return needs_io(self._session.sync_session, outcome)
+        return self._holds_session() and needs_io(self._session.sync_session, outcome)
 
     async def _wait_for_exit(self, error: BaseException | None) -> None:
-        if self._session is not None:
-            if self._exit is None:
-                self._exit = AsyncExit(self._session, self._commit_on, self._savepoint)
-            await self._exit.leave(error)
-            self._session = None
+        if self._exit is None:
+            self._exit = AsyncExit(self._session, self._commit_on, self._savepoint)
+        await self._exit.leave(error)
+        self._session = None
         self._phase = "left"
 
 
