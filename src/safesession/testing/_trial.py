@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from safesession._opening import sync_session_of
 from safesession._report import describe
 from safesession.errors import InvalidArgument
 
@@ -232,7 +233,7 @@ class Trial:
         return body
 
     def _look_at_session(self, seen: Seen) -> None:
-        session = _sync(self.harness.session)
+        session = sync_session_of(self.harness.session)
         seen.in_transaction = session.in_transaction()
         seen.holds_objects = any(True for _ in session)
 
@@ -276,11 +277,6 @@ def links_of(error: BaseException | None) -> tuple[Any, ...]:
     if error is None:
         return ()
     return error.__cause__, error.__context__, error.__suppress_context__
-
-
-def _sync(session: Any) -> Session:
-    sync: Session = getattr(session, "sync_session", session)
-    return sync
 
 
 def texts(connection: Connection) -> list[str]:
